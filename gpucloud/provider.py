@@ -1,0 +1,195 @@
+"""What an adapter must do (five verbs), may do (ability protocols) and is (``Traits``).
+
+An adapter imports only this module, ``model``, ``errors`` and ``http``. It translates one vendor's words
+into ours; it never waits, never opens SSH and never prints. ``gpucloud.testing.ProviderConformance`` is this
+contract as tests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements
+
+
+class Kind(StrEnum):
+    """What an instance is."""
+
+    VM = "vm"
+    CONTAINER = "container"
+    MACHINE = "machine"
+    PROCESS = "process"
+
+
+class Reach(StrEnum):
+    """How an instance is reached."""
+
+    SSH_KEY = "ssh-key"
+    SSH_PASSWORD = "ssh-password"
+    SSH_PROXY = "ssh-proxy"
+    EXEC = "exec"
+    NONE = "none"
+
+
+class StoppedBilling(StrEnum):
+    """What goes on billing while an instance is stopped."""
+
+    NONE = "none"
+    STORAGE = "storage"
+    FULL = "full"
+    UNKNOWN = "unknown"
+    UNSUPPORTED = "unsupported"
+
+
+class Fuse(StrEnum):
+    """How an instance can end itself with every client gone, strongest first.
+
+    A: the provider expires it. B: the host holds a credential that can end only itself. C: the host can
+    power off (compute stops, disk may bill). D: only a client can stop it.
+    """
+
+    PROVIDER = "A"
+    HOST = "B"
+    POWER_OFF = "C"
+    CLIENT = "D"
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Facts about a provider that the core branches on, never on its name.
+
+    ``plants_host_key``: launch installs ``spec.host_key`` as the machine's SSH host key.
+    ``outlives_instance``: the machine is there before and after the rental, so the core cleans up our folder
+    on it before terminate. ``notice_probe`` is POSIX sh that succeeds on the host once an interruption has
+    been announced. ``listing_lag_s`` is how long a new instance may be missing from the listing.
+    """
+
+    kind: Kind
+    markets: frozenset[Market]
+    reach: Reach
+    fuse: Fuse
+    billing_grain_s: int | None
+    billing_minimum_s: int | None
+    billed_while_stopped: StoppedBilling
+    name_length: int
+    idempotent_launch: bool
+    listing_lag_s: float
+    interruption_notice_s: int | None = None
+    notice_probe: str = ""
+    plants_host_key: bool = False
+    outlives_instance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """Everything an adapter gets from outside: its config table, its part of the environment, its own folder.
+
+    ``script`` is what followed the colon of a provider URL such as ``sim:stockout=2``.
+    """
+
+    name: str
+    state_dir: Path
+    table: Mapping[str, Any] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    script: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostKeyPair:
+    """An SSH host key made by us: OpenSSH private key text, and the public line ``ssh-ed25519 AAAA...``."""
+
+    private: str = field(repr=False)
+    public: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """What to launch. ``token`` is unique for ever and must be found again in the provider's listing.
+
+    ``public_key`` is the line for the login user's ``authorized_keys``. ``expires_at`` is to be honoured
+    by providers whose fuse is A.
+    """
+
+    token: str
+    cluster: str
+    rank: int
+    owner: str
+    public_key: str
+    host_key: HostKeyPair | None = None
+    image: str | None = None
+    disk_gib: int | None = None
+    max_usd_per_hour: Decimal | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags, labels or name parts by which every instance of ours is recognised."""
+        return {
+            "gpucloud-token": self.token,
+            "gpucloud-name": self.cluster,
+            "gpucloud-rank": str(self.rank),
+            "gpucloud-owner": self.owner,
+        }
+
+
+class Provider(ABC):
+    """One provider. Constructing it does no I/O and never fails for want of credentials; the verbs do."""
+
+    name: ClassVar[str]
+    traits: ClassVar[Traits]
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.settings = settings
+
+    @classmethod
+    @abstractmethod
+    def configured(cls, settings: ProviderSettings) -> bool:
+        """Whether the person has set this provider up; told from the settings alone, without network."""
+
+    @abstractmethod
+    def offers(self, requirements: Requirements) -> Iterable[Offer]:
+        """Yield what can be rented now at live prices.
+
+        May leave out what surely does not match; the core filters again. Availability that the provider does
+        not state is ``UNKNOWN``. Raises ``AuthError``, ``Unreachable``, ``RateLimited`` or ``BadReply``.
+        """
+
+    @abstractmethod
+    def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
+        """Rent one instance and return as soon as the provider accepts; never wait for it to boot.
+
+        ``spec.token`` goes into the provider's idempotency key where there is one, and always into a tag,
+        label or name. Raises ``NoCapacity``, ``QuotaExceeded`` or ``RateLimited`` when nothing was made, and
+        any ``ProviderError`` with ``outcome_unknown`` when something may have been.
+        """
+
+    @abstractmethod
+    def get(self, ref: InstanceRef) -> Instance:
+        """Return one instance as it is now. Raises ``NotFound`` when the provider no longer knows it."""
+
+    @abstractmethod
+    def instances(self) -> Iterable[Instance]:
+        """Yield everything in the account that carries our tag, of every owner, and nothing else.
+
+        Instances that are surely over may be left out or be ``TERMINATED``. Raises rather than leave out
+        part of the account that could not be listed: silence is not absence.
+        """
+
+    @abstractmethod
+    def terminate(self, ref: InstanceRef) -> None:
+        """End an instance and what launch created beside it; a missing instance is success. Never waits."""
+
+
+@runtime_checkable
+class ReportsHostKeys(Protocol):
+    """The provider knows the SSH host keys of its instances."""
+
+    def host_keys(self, ref: InstanceRef) -> tuple[str, ...]:
+        """Return public lines such as ``ssh-ed25519 AAAA...``; empty while they are not known yet."""

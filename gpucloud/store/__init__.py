@@ -1,0 +1,30 @@
+"""What we rented and ran: one SQLite database with journal, ledger, clusters, jobs and refusals.
+
+Money is integer micro-dollars, times are ISO 8601 text in UTC, and every change is one durable transaction.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpucloud.store.clusters import Clusters
+from gpucloud.store.database import Database
+from gpucloud.store.jobs import Jobs
+from gpucloud.store.journal import Journal
+from gpucloud.store.ledger import Ledger
+from gpucloud.store.refusals import Refusals
+from gpucloud.store.rows import new_id
+
+__all__ = ["Store", "new_id"]
+
+
+class Store:
+    """The database of one installation, by its rooms. Safe to share between threads and processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.db = Database(folder)
+        self.journal = Journal(self.db)
+        self.clusters = Clusters(self.db, self.journal)
+        self.ledger = Ledger(self.db)
+        self.jobs = Jobs(self.db)
+        self.refusals = Refusals(self.db)

@@ -1,0 +1,113 @@
+"""The journal: what was intended at a provider, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import asdict
+from datetime import datetime
+
+from gpucloud.model import HostKeySource, Instance, Rental, RentalState, SshAddress, utcnow
+from gpucloud.store.database import Database
+from gpucloud.store.ledger import meter
+from gpucloud.store.rows import stamp, to_columns, to_rental
+
+
+class Journal:
+    """``intended -> accepted -> reachable -> ending -> gone``, each step durable before the method returns.
+
+    A provider is called only after ``intend`` has returned; ``gone`` is called only after a listing no longer
+    shows the instance.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def intend(self, rental: Rental) -> None:
+        """Write down what is about to be rented. Must return before the provider is called."""
+        row = to_columns(rental)
+        with self._db.write() as db:
+            db.execute(
+                f"INSERT INTO rentals ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
+                tuple(row.values()),
+            )
+            _event(db, rental.token, RentalState.INTENDED, f"{rental.provider} {rental.instance_type}")
+
+    def accept(self, token: str, instance: Instance) -> None:
+        """The provider made the instance; its meter runs from now on."""
+        with self._db.write() as db:
+            rental = self._rental(token)
+            if rental.ref is None:
+                meter(db, rental, instance.created_at or utcnow(), running=True)
+            db.execute(
+                "UPDATE rentals SET state = ?, instance_id = ?, instance_region = ?, slots = ?"
+                " WHERE token = ?",
+                (RentalState.ACCEPTED, instance.ref.id, instance.ref.region, instance.slots, token),
+            )
+            _event(db, token, RentalState.ACCEPTED, instance.ref.id)
+
+    def reached(self, token: str, ssh: SshAddress, host_key: str, source: HostKeySource) -> None:
+        """SSH answers at ``ssh`` with ``host_key``, which is pinned from now on."""
+        with self._db.write() as db:
+            db.execute(
+                "UPDATE rentals SET state = ?, ssh = ?, host_key = ?, host_key_source = ? WHERE token = ?",
+                (RentalState.REACHABLE, json.dumps(asdict(ssh)), host_key, source, token),
+            )
+            _event(db, token, RentalState.REACHABLE, f"{ssh.host}:{ssh.port}")
+
+    def ending(self, token: str, reason: str) -> None:
+        """The instance is about to be terminated, for ``reason``."""
+        with self._db.write() as db:
+            db.execute(
+                "UPDATE rentals SET state = ?, reason = ? WHERE token = ?",
+                (RentalState.ENDING, reason, token),
+            )
+            _event(db, token, RentalState.ENDING, reason)
+
+    def gone(self, token: str, reason: str) -> None:
+        """A listing proved that the instance is not there (any more); its meter has stopped."""
+        with self._db.write() as db:
+            rental = self._rental(token)
+            if rental.state is RentalState.GONE:
+                return
+            now = utcnow()
+            if rental.ref is not None:
+                meter(db, rental, now, running=False)
+            db.execute(
+                "UPDATE rentals SET state = ?, gone_at = ?, reason = coalesce(reason, ?) WHERE token = ?",
+                (RentalState.GONE, stamp(now), reason, token),
+            )
+            _event(db, token, RentalState.GONE, reason)
+
+    def reappeared(self, token: str, instance: Instance) -> None:
+        """A rental thought gone is listed after all: it bills and is to be ended."""
+        with self._db.write() as db:
+            rental = self._rental(token)
+            meter(db, rental, instance.created_at or utcnow(), running=True)
+            db.execute(
+                "UPDATE rentals SET state = ?, gone_at = NULL, instance_id = ?, instance_region = ?"
+                " WHERE token = ?",
+                (RentalState.ENDING, instance.ref.id, instance.ref.region, token),
+            )
+            _event(db, token, RentalState.ENDING, "reappeared in a listing")
+
+    def rentals(self, *, gone: bool = False) -> list[Rental]:
+        """The rentals that may still bill, or with ``gone`` every one there ever was, by cluster and rank."""
+        where = "" if gone else "WHERE gone_at IS NULL"
+        rows = self._db.read(f"SELECT * FROM rentals {where} ORDER BY cluster_id, rank, intended_at")
+        return [to_rental(row) for row in rows]
+
+    def events(self, token: str) -> list[tuple[datetime, str, str]]:
+        """What happened to one rental: time, event and detail."""
+        rows = self._db.read("SELECT at, event, detail FROM journal WHERE token = ? ORDER BY id", token)
+        return [(datetime.fromisoformat(row["at"]), row["event"], row["detail"]) for row in rows]
+
+    def _rental(self, token: str) -> Rental:
+        return to_rental(self._db.read("SELECT * FROM rentals WHERE token = ?", token)[0])
+
+
+def _event(db: sqlite3.Connection, token: str, event: str, detail: str) -> None:
+    db.execute(
+        "INSERT INTO journal (at, token, event, detail) VALUES (?, ?, ?, ?)",
+        (stamp(utcnow()), token, event, detail),
+    )

@@ -1,0 +1,145 @@
+"""Rows of the tables as our nouns, and our values as columns."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, Final
+
+from gpucloud.model import (
+    MICROS,
+    Cluster,
+    ClusterState,
+    Gpu,
+    HostKeySource,
+    InstanceRef,
+    Job,
+    JobState,
+    Market,
+    Rental,
+    RentalState,
+    SshAddress,
+)
+
+_ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
+
+
+def new_id(prefix: str, length: int) -> str:
+    """A random name without look-alike letters."""
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def to_micros(usd: Decimal) -> int:
+    """Dollars as integer micro-dollars, half a micro rounded up."""
+    return int((usd * MICROS).to_integral_value(ROUND_HALF_UP))
+
+
+def from_micros(micros: int) -> Decimal:
+    """Integer micro-dollars as dollars."""
+    return Decimal(micros) / MICROS
+
+
+def stamp(at: datetime) -> str:
+    """A time as it is stored."""
+    return at.isoformat(timespec="microseconds")
+
+
+def moment(text: str | None) -> datetime | None:
+    """A stored time."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def _ssh(fields: dict[str, Any]) -> SshAddress:
+    jump = fields.pop("jump")
+    return SshAddress(**fields, jump=_ssh(jump) if jump else None)
+
+
+def to_cluster(row: sqlite3.Row, rentals: tuple[Rental, ...]) -> Cluster:
+    """A row of ``clusters`` with its rentals."""
+    return Cluster(
+        id=row["id"],
+        name=row["name"],
+        state=ClusterState(row["state"]),
+        nodes=row["nodes"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+        ephemeral=bool(row["ephemeral"]),
+        ended_at=moment(row["ended_at"]),
+        rentals=rentals,
+    )
+
+
+def to_rental(row: sqlite3.Row) -> Rental:
+    """A row of ``rentals``."""
+    price = row["usd_micros_per_hour"]
+    return Rental(
+        token=row["token"],
+        cluster_id=row["cluster_id"],
+        rank=row["rank"],
+        state=RentalState(row["state"]),
+        provider=row["provider"],
+        instance_type=row["instance_type"],
+        market=Market(row["market"]),
+        intended_at=datetime.fromisoformat(row["intended_at"]),
+        usd_per_hour=from_micros(price) if price is not None else None,
+        currency=row["currency"],
+        amount=Decimal(row["amount"]) if row["amount"] else None,
+        region=row["region"],
+        zone=row["zone"],
+        gpu=Gpu.parse(row["gpu"]) if row["gpu"] else None,
+        gpu_count=row["gpu_count"],
+        ref=InstanceRef(row["instance_id"], row["instance_region"]) if row["instance_id"] else None,
+        ssh=_ssh(json.loads(row["ssh"])) if row["ssh"] else None,
+        slots=row["slots"],
+        planted_key=row["planted_key"],
+        host_key=row["host_key"],
+        host_key_source=HostKeySource(row["host_key_source"]) if row["host_key_source"] else None,
+        expires_at=moment(row["expires_at"]),
+        gone_at=moment(row["gone_at"]),
+        reason=row["reason"],
+    )
+
+
+def to_columns(rental: Rental) -> dict[str, object]:
+    """What is known of a rental before its provider is called, as columns."""
+    return {
+        "token": rental.token,
+        "cluster_id": rental.cluster_id,
+        "rank": rental.rank,
+        "state": rental.state,
+        "provider": rental.provider,
+        "instance_type": rental.instance_type,
+        "market": rental.market,
+        "region": rental.region,
+        "zone": rental.zone,
+        "gpu": str(rental.gpu) if rental.gpu else None,
+        "gpu_count": rental.gpu_count,
+        "usd_micros_per_hour": to_micros(rental.usd_per_hour) if rental.usd_per_hour is not None else None,
+        "currency": rental.currency,
+        "amount": str(rental.amount) if rental.amount is not None else None,
+        "intended_at": stamp(rental.intended_at),
+        "planted_key": rental.planted_key,
+        "expires_at": stamp(rental.expires_at) if rental.expires_at else None,
+    }
+
+
+def to_job(row: sqlite3.Row) -> Job:
+    """A row of ``jobs`` joined with the name of its cluster."""
+    return Job(
+        id=row["id"],
+        cluster_id=row["cluster_id"],
+        cluster_name=row["cluster_name"],
+        name=row["name"],
+        command=row["command"],
+        state=JobState(row["state"]),
+        created_at=datetime.fromisoformat(row["created_at"]),
+        workdir=row["workdir"],
+        outputs=tuple(json.loads(row["outputs"])),
+        attempts=row["attempts"],
+        started_at=moment(row["started_at"]),
+        ended_at=moment(row["ended_at"]),
+        exit_code=row["exit_code"],
+        outputs_verified_at=moment(row["outputs_verified_at"]),
+    )
