@@ -43,12 +43,14 @@ class GpucloudError(Exception):
 
     code = "error"
     retryable = False
+    usual_why = "no more is known"
+    usual_hint = "repeat it with --debug to see more"
 
     def __init__(self, message: str, *, why: str = "", hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.why = why
-        self.hint = hint
+        self.why = why or self.usual_why
+        self.hint = hint or self.usual_hint
 
 
 class UsageError(GpucloudError):
@@ -191,7 +193,7 @@ class ProviderError(GpucloudError):
         vendor_text: str = "",
         outcome_unknown: bool = False,
     ) -> None:
-        super().__init__(message, why=why, hint=hint)
+        super().__init__(message, why=why or vendor_text or vendor_code, hint=hint)
         self.provider = provider
         self.vendor_code = vendor_code
         self.vendor_text = vendor_text
@@ -202,25 +204,49 @@ class AuthError(ProviderError):
     """No credentials, or the provider refused them."""
 
     code = "auth"
+    usual_why = "the provider wants to know who asks"
+    usual_hint = "gpucloud providers"
 
 
 class NoCapacity(ProviderError):
-    """Out of stock here and now."""
+    """Out of stock here and now. ``lasting`` says whether it is worth remembering for a while."""
 
     code = "no-capacity"
+    usual_why = "the provider has none left here and now"
+    usual_hint = "try again later, or ask for something else"
     retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        why: str = "",
+        hint: str = "",
+        lasting: bool = True,
+        vendor_code: str = "",
+        vendor_text: str = "",
+    ) -> None:
+        super().__init__(
+            message, provider=provider, why=why, hint=hint, vendor_code=vendor_code, vendor_text=vendor_text
+        )
+        self.lasting = lasting
 
 
 class QuotaExceeded(ProviderError):
     """The account may not rent more of this."""
 
     code = "quota"
+    usual_why = "the account may not rent more of this"
+    usual_hint = "ask the provider for a higher quota, or take another --provider"
 
 
 class RateLimited(ProviderError):
     """Too many requests; nothing was done. ``retry_after`` is in seconds when the provider said so."""
 
     code = "rate-limited"
+    usual_why = "too many requests in too short a time"
+    usual_hint = "try again in a minute"
     retryable = True
 
     def __init__(
@@ -234,34 +260,47 @@ class NotFound(ProviderError):
     """The provider knows no such thing."""
 
     code = "not-found"
+    usual_why = "the provider does not know it"
+    usual_hint = "gpucloud fsck"
 
 
 class Unsupported(ProviderError):
     """The provider cannot do this at all."""
 
     code = "unsupported"
+    usual_why = "the provider has no such thing"
+    usual_hint = "gpucloud providers"
 
 
 class Rejected(ProviderError):
     """The provider refused the request as wrong."""
 
     code = "rejected"
+    usual_why = "the provider takes the request for wrong"
+    usual_hint = "repeat it with --debug to see request and reply"
 
 
 class BalanceExhausted(ProviderError):
     """The account has no money left."""
 
     code = "balance"
+    usual_why = "the account has no money left"
+    usual_hint = "add funds at the provider"
 
 
 class Unreachable(ProviderError):
-    """No answer, or a failure on the provider's side."""
+    """No answer, or a failure on the provider's side; ``retry_after`` as in ``RateLimited``."""
 
     code = "unreachable"
+    usual_why = "it did not answer, or failed on its side"
+    usual_hint = "try again later"
     retryable = True
+    retry_after: float | None = None
 
 
 class BadReply(ProviderError):
     """An answer that makes no sense."""
 
     code = "bad-reply"
+    usual_why = "its answer makes no sense"
+    usual_hint = "repeat it with --debug to see the reply"

@@ -20,7 +20,7 @@ MICROS: Final = 1_000_000
 MEMORY_TOLERANCE: Final = Decimal("0.10")
 """Vendors count the same memory differently: a B200 is 192, 180 or 179 GB depending on who is asked."""
 
-FORM_FACTORS: Final = frozenset({"SXM", "SXM2", "SXM3", "SXM4", "SXM5", "SXM6", "PCIE", "NVL", "OAM"})
+FORM_FACTORS: Final = {"SXM": "SXM", "PCIE": "PCIe", "NVL": "NVL", "OAM": "OAM"}
 
 
 def utcnow() -> datetime:
@@ -104,43 +104,63 @@ class HostKeySource(StrEnum):
     FIRST_CONTACT = "first-contact"
 
 
-def _fold(chip: str) -> str:
-    return re.sub(r"[\s_\-]", "", chip).upper()
+_NUMBERED: Final = re.compile("[0-9]")
+
+
+def fold(chip: str) -> str:
+    """A chip's name without case and separators: what two spellings of one chip have in common."""
+    return "".join(letter for letter in chip if letter.isalnum()).casefold()
+
+
+def same_memory(one: int, other: int) -> bool:
+    """Whether two figures in GiB may mean the same memory."""
+    return abs(one - other) <= MEMORY_TOLERANCE * max(one, other)
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One accelerator: chip, memory in GiB and form factor, written ``H100-SXM-80``."""
+    """One accelerator: chip, memory in GiB and form factor, written ``H100-SXM-80`` or ``Trainium-32GB``."""
 
     chip: str
     memory_gib: int | None = None
     form_factor: str | None = None
 
     def __str__(self) -> str:
-        parts = [self.chip, self.form_factor, str(self.memory_gib) if self.memory_gib else None]
+        # After a chip without digits a bare number would be read as part of its name.
+        unit = "" if _NUMBERED.search(self.chip) else "GB"
+        parts = [self.chip, self.form_factor, f"{self.memory_gib}{unit}" if self.memory_gib else None]
         return "-".join(part for part in parts if part)
+
+    @property
+    def key(self) -> str:
+        """The chip as it is compared."""
+        return fold(self.chip)
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``H100-SXM-80``, ``A100-80GB`` or ``RTX-4090``.
 
         Raises:
-            ValueError: when there is no chip name in ``text``.
+            ValueError: when there is no chip name in ``text``, or a memory of zero.
         """
         chip: list[str] = []
         memory: int | None = None
         form_factor: str | None = None
         for part in re.split(r"[-_\s]+", text.strip()):
-            named = any(character.isdigit() for token in chip for character in token)
-            size = re.fullmatch(r"(\d+)(?:GB|GIB|G)?", part, re.IGNORECASE)
-            if part.upper() in FORM_FACTORS:
-                form_factor = "PCIe" if part.upper() == "PCIE" else part.upper()
-            elif size and named:
+            named = any(_NUMBERED.search(token) for token in chip)
+            size = re.fullmatch(r"([0-9]+)(GB|GIB|G)?", part, re.IGNORECASE)
+            # SXM2 to SXM6 only repeat which generation the chip is of.
+            socket = re.sub(r"^SXM[0-9]$", "SXM", part.upper())
+            if socket in FORM_FACTORS:
+                form_factor = FORM_FACTORS[socket]
+            elif size and (named or size[2]):
                 memory = int(size[1])
             else:
                 chip.append(part)
         if not "".join(chip):
-            raise ValueError(f"{text!r} names no GPU")
+            raise ValueError(f"{text!r} names no GPU; write H100, A100-80 or 24GB+")
+        if memory == 0:
+            raise ValueError(f"{text!r} is a GPU without memory")
         return cls("".join(chip), memory, form_factor)
 
 
@@ -158,23 +178,26 @@ class GpuWish:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``H100``, ``H100:8``, ``A100x2``, ``H100-SXM-80:8`` or ``24GB+``.
+        """Read ``H100``, ``H100:8``, ``A100x2``, ``8xH100``, ``H100-SXM-80:8`` or ``24GB+``.
 
         Raises:
             ValueError: when ``text`` is none of these.
         """
-        match = re.fullmatch(r"\s*(?P<what>.+?)(?::(?P<count>\d+)|(?<=\d)x(?P<times>\d{1,2}))?\s*", text)
+        # The x must follow a name that has a number already: rtx4090 and MI300X are chips.
+        match = re.fullmatch(
+            r"(.*[0-9].*)x([0-9]{1,2})|([0-9]{1,2})x(.+)|(.+?)(?::([0-9]{1,9}))?", text.strip(), re.ASCII
+        )
         if not match:
-            raise ValueError(f"{text!r} is not a GPU")
-        count = int(match["count"] or match["times"] or 1)
+            raise ValueError(f"{text!r} is not a GPU; write H100, H100:8, H100-SXM-80:8 or 24GB+")
+        what, count = match[1] or match[4] or match[5], int(match[2] or match[3] or match[6] or 1)
         if count < 1:
             raise ValueError(f"{text!r} asks for no GPU at all")
-        memory = re.fullmatch(r"(\d+)\s*(?:GB|GIB|G)?\+", match["what"], re.IGNORECASE)
+        memory = re.fullmatch(r"([0-9]+)\s*(?:GB|GIB|G)?\+", what, re.IGNORECASE)
         if memory:
             return cls(count, None, int(memory[1]))
-        if not re.fullmatch(r"[\w\s.\-]+", match["what"]) or ":" in match["what"]:
-            raise ValueError(f"{text!r} is not a GPU")
-        return cls(count, Gpu.parse(match["what"]))
+        if not re.fullmatch(r"[\w\s.-]+", what, re.ASCII):
+            raise ValueError(f"{text!r} is not a GPU; write H100, H100:8, H100-SXM-80:8 or 24GB+")
+        return cls(count, Gpu.parse(what))
 
     def accepts(self, gpu: Gpu | None, count: int) -> bool:
         """Whether ``count`` of ``gpu`` answer this wish; unknown memory never answers a wish for memory."""
@@ -182,20 +205,21 @@ class GpuWish:
             return False
         if self.gpu is None:
             return gpu.memory_gib is not None and gpu.memory_gib >= (self.min_memory_gib or 0)
-        if _fold(self.gpu.chip) != _fold(gpu.chip):
+        if self.gpu.key != gpu.key:
             return False
         if self.gpu.form_factor and (gpu.form_factor or "").upper() != self.gpu.form_factor.upper():
             return False
-        return self.gpu.memory_gib is None or _same_memory(self.gpu.memory_gib, gpu.memory_gib)
-
-
-def _same_memory(wanted: int, found: int | None) -> bool:
-    return found is not None and abs(wanted - found) <= MEMORY_TOLERANCE * max(wanted, found)
+        if self.gpu.memory_gib is None:
+            return True
+        return gpu.memory_gib is not None and same_memory(self.gpu.memory_gib, gpu.memory_gib)
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What the person wants. Empty tuples and ``None`` do not restrict."""
+    """What the person wants. Empty tuples and ``None`` do not restrict.
+
+    ``where`` is a condition over the columns of an offer, in the language of ``gpucloud.catalog.where``.
+    """
 
     gpus: tuple[GpuWish, ...] = ()
     markets: tuple[Market, ...] = (Market.ON_DEMAND,)
@@ -205,6 +229,11 @@ class Requirements:
     min_vcpus: int | None = None
     min_memory_gib: int | None = None
     min_disk_gib: int | None = None
+    countries: tuple[str, ...] = ()
+    interconnects: tuple[str, ...] = ()
+    secure_only: bool = False
+    verified_only: bool = False
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +242,9 @@ class Offer:
 
     ``usd_per_hour`` is for the whole instance; ``amount`` and ``currency`` are what the provider wrote.
     ``source`` says where the price comes from and ``as_of`` when it was read there. ``ref`` is the
-    provider's own handle for the line, used again at launch.
+    provider's own handle for the line, used again at launch. ``availability_detail`` is the provider's own
+    measure of it. ``country`` is an ISO 3166 code of two letters, ``reliability`` a share of 1, and
+    ``interruptions_per_hour`` the chance that a spot instance is taken back within an hour.
     """
 
     provider: str
@@ -234,6 +265,24 @@ class Offer:
     memory_gib: Decimal | None = None
     disk_gib: Decimal | None = None
     ref: str = ""
+    availability_detail: str | None = None
+    country: str | None = None
+    interconnect: str | None = None
+    secure: bool | None = None
+    verified: bool | None = None
+    inet_down_mbps: int | None = None
+    inet_up_mbps: int | None = None
+    reliability: Decimal | None = None
+    cuda: Decimal | None = None
+    driver: str | None = None
+    disk_usd_per_gib_month: Decimal | None = None
+    egress_usd_per_gib: Decimal | None = None
+    interruptions_per_hour: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        # A price that cannot be compared would break the ranking of everybody's offers.
+        if not self.usd_per_hour.is_finite() or self.usd_per_hour < 0:
+            raise ValueError(f"the price of {self.id} is {self.usd_per_hour}")
 
     @property
     def id(self) -> str:
@@ -390,6 +439,14 @@ class Job:
     ended_at: datetime | None = None
     exit_code: int | None = None
     outputs_verified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A step worth telling while something goes on; ``kind`` is one word, ``message`` a line for a person."""
+
+    kind: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

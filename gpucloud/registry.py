@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from gpucloud.config import Config
 from gpucloud.errors import ConfigError, NothingMatched
-from gpucloud.provider import Provider, ProviderSettings
+from gpucloud.provider import Provider
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +32,36 @@ BUILTIN: Final = MappingProxyType(
 """Provider name -> ``module:Class``, sorted. The name is also the folder suffix and the config table."""
 
 
+def _may_have_plugins() -> bool:
+    """Whether an installed package may bring adapters; asking each takes longer than most commands do."""
+    try:
+        for folder in map(Path, sys.path):
+            if folder.is_file():
+                return True
+            for file in folder.glob("*-info/entry_points.txt"):
+                if ENTRY_POINT_GROUP.encode() in file.read_bytes():
+                    return True
+    except OSError:
+        return True
+    return False
+
+
 @cache
 def _plugins() -> dict[str, str]:
-    from importlib.metadata import entry_points
+    found: dict[str, str] = {}
+    if not _may_have_plugins():
+        return found
+    from importlib.metadata import distributions
 
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    for package in distributions():
+        try:
+            points = package.entry_points.select(group=ENTRY_POINT_GROUP)
+        except Exception as error:  # noqa: BLE001 - any package on this machine may be broken
+            log.warning("the entry points of the package %s are broken (%s)", package.name, error)
+            continue
+        for point in points:
+            found.setdefault(point.name, point.value)
+    return found
 
 
 def names() -> tuple[str, ...]:
@@ -43,7 +74,7 @@ def load(name: str) -> type[Provider]:
 
     Raises:
         NothingMatched: when no adapter has that name.
-        ConfigError: when the adapter is there but cannot be imported.
+        ConfigError: when the adapter is there but cannot be used.
     """
     target = BUILTIN.get(name) or _plugins().get(name)
     if target is None:
@@ -53,17 +84,14 @@ def load(name: str) -> type[Provider]:
             why=f"known are {', '.join(names())}",
             hint=f"did you mean {close[0]!r}?" if close else "gpucloud providers",
         )
-    module_name, _, class_name = target.partition(":")
-    try:
+    # What an entry point has in brackets are extras of its package.
+    module_name, _, class_name = target.partition("[")[0].replace(" ", "").partition(":")
+    with _explained(name):
         adapter = getattr(importlib.import_module(module_name), class_name)
         if not (isinstance(adapter, type) and issubclass(adapter, Provider) and adapter.name == name):
             raise TypeError(f"{target} is not a Provider named {name!r}")
-    except Exception as error:
-        raise ConfigError(
-            f"the adapter of provider {name!r} cannot be loaded",
-            why=f"{type(error).__name__}: {error}",
-            hint=f"uninstall or update the package that brings {module_name!r}",
-        ) from error
+        if inspect.isabstract(adapter):
+            raise TypeError(f"{target} lacks {', '.join(sorted(adapter.__abstractmethods__))}")
     return adapter
 
 
@@ -71,15 +99,76 @@ def load_all() -> dict[str, type[Provider]]:
     """Every adapter that can be loaded, sorted by name; a broken third-party plugin warns and is left out."""
     adapters = {}
     for name in names():
-        try:
+        with _skipped_if_broken(name):
             adapters[name] = load(name)
-        except ConfigError as error:
-            if name in BUILTIN:
-                raise
-            log.warning("%s (%s); it is skipped", error.message, error.why)
     return adapters
 
 
-def create(settings: ProviderSettings) -> Provider:
-    """Build the provider that ``settings`` names."""
-    return load(settings.name)(settings)
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """What the code of an adapter raises before it is asked anything, as an error that names the adapter."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"the adapter of provider {name!r} cannot be used",
+            why=f"{type(error).__name__}: {error}",
+            hint="update or uninstall the package that brings it",
+        ) from error
+
+
+@contextmanager
+def _skipped_if_broken(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        if name in BUILTIN:
+            raise
+        log.warning("%s (%s); it is skipped", error.message, error.why)
+
+
+class Registry:
+    """The providers of one command, built on first use. A name may carry a script: ``sim:stockout=2``."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._built: dict[str, Provider] = {}
+
+    def get(self, reference: str) -> Provider:
+        """The provider ``reference`` names. Raises ``NothingMatched`` or ``ConfigError``."""
+        name, _, script = reference.partition(":")
+        if name not in self._built or script not in ("", self._built[name].settings.script):
+            adapter = load(name)
+            with _explained(name):
+                self._built[name] = adapter(self._config.provider(name, script))
+        return self._built[name]
+
+    def select(self, references: Sequence[str]) -> list[Provider]:
+        """The named providers, or without names every one that is configured."""
+        wanted = references or self._config.get("offers.providers")
+        return [self.get(reference) for reference in wanted] if wanted else self.configured()
+
+    def configured(self) -> list[Provider]:
+        """Every provider that the person has set up, or has named in this command, by name."""
+        for name in names():
+            if name not in self._built:
+                with _skipped_if_broken(name):
+                    if self.is_set_up(name):
+                        self.get(name)
+        return [self._built[name] for name in sorted(self._built)]
+
+    def known(self) -> dict[str, tuple[type[Provider], bool]]:
+        """Every adapter that can be loaded, by name, and whether the person has set it up."""
+        found = {}
+        for name, adapter in load_all().items():
+            with _skipped_if_broken(name):
+                found[name] = adapter, self.is_set_up(name)
+        return found
+
+    def is_set_up(self, name: str) -> bool:
+        """Whether the person has set a provider up. Raises ``ConfigError`` when its adapter is broken."""
+        adapter = load(name)
+        with _explained(name):
+            return adapter.configured(self._config.provider(name))

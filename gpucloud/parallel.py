@@ -1,0 +1,51 @@
+"""Several waits at once, in threads that never keep the process from ending."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+def run_all(tasks: Mapping[K, Callable[[], T]], timeout_s: float | None = None) -> dict[K, T | BaseException]:
+    """Run all tasks at once; for each its result, or what it raised.
+
+    A task that is not done within ``timeout_s`` is missing from the answer and goes on unheard. An interrupt
+    from the keyboard is raised here at once; the books, not the threads, know what was under way.
+    """
+    answers: queue.SimpleQueue[tuple[K, T | BaseException]] = queue.SimpleQueue()
+
+    def work(key: K, task: Callable[[], T]) -> None:
+        try:
+            answers.put((key, task()))
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller
+            answers.put((key, error))
+
+    for key, task in tasks.items():
+        threading.Thread(target=work, args=(key, task), daemon=True).start()
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    done: dict[K, T | BaseException] = {}
+    while len(done) < len(tasks):
+        try:
+            key, answer = answers.get(
+                timeout=None if deadline is None else max(0.0, deadline - time.monotonic())
+            )
+        except queue.Empty:
+            break
+        done[key] = answer
+    return done
+
+
+def results(done: Mapping[K, T | BaseException]) -> dict[K, T]:
+    """The results of ``run_all`` when all went well; otherwise the first error is raised."""
+    good: dict[K, T] = {}
+    for key, answer in done.items():
+        if isinstance(answer, BaseException):
+            raise answer
+        good[key] = answer
+    return good

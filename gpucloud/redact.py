@@ -1,0 +1,38 @@
+"""What must never be shown: values whose names say that they are secret, and private keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+HIDDEN: Final = "REDACTED"
+SHORTEST: Final = 6
+"""Shorter values are not searched for in texts: they are words of every language."""
+
+_SECRET: Final = re.compile(
+    "(?!.*public).*(auth|cookie|credential|key|passphrase|passw|secret|token|user_?data)", re.I | re.S
+)
+_PEM: Final = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.S)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a value of that name is to be hidden; public keys are not."""
+    return bool(_SECRET.match(name))
+
+
+def hide(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same fields with their secrets hidden; one level deep, so that it can be a JSON object hook."""
+    # Some vendors write an environment as {"key": "HF_TOKEN", "value": ...}.
+    named = "value" if is_secret(f"{fields.get('name')} {fields.get('key')}") else ""
+    return {name: HIDDEN if is_secret(name) or name == named else value for name, value in fields.items()}
+
+
+def scrub(text: str, carried: Iterable[tuple[str, str]]) -> str:
+    """``text`` without private keys and without the secrets among ``carried`` names and values."""
+    secrets = {value.strip().rpartition(" ")[2] for name, value in carried if is_secret(name)}
+    # The longest first, for one may begin like another.
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, HIDDEN)
+    return _PEM.sub(HIDDEN, text)

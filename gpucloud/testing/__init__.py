@@ -1,0 +1,6 @@
+"""What adapter authors test with: the contract as tests, and canned replies for the HTTP client."""
+
+from gpucloud.testing.conformance import RENTING_TESTS, ProviderConformance
+from gpucloud.testing.responses import Responses
+
+__all__ = ["RENTING_TESTS", "ProviderConformance", "Responses"]

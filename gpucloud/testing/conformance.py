@@ -1,0 +1,272 @@
+"""The contract of ``gpucloud.provider`` as tests: subclass it, give a ``provider`` fixture, and run pytest.
+
+A deviation is named in ``deviations`` with its reason and becomes a strict expected failure: on the day the
+adapter learns it, the suite fails until the claim is taken back.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, ClassVar, Final, TypeVar
+
+import pytest
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from gpucloud.errors import NotFound, ProviderError
+from gpucloud.model import (
+    Availability,
+    Instance,
+    InstanceRef,
+    InstanceState,
+    Market,
+    Offer,
+    Requirements,
+    utcnow,
+)
+from gpucloud.provider import LaunchSpec, Provider, ReportsHostKeys, Traits
+from gpucloud.remote.keys import new_key_pair
+from gpucloud.store import new_id
+
+T = TypeVar("T")
+
+RENTING_TESTS: Final = (
+    "test_offers_are_complete",
+    "test_offers_are_live",
+    "test_launch_returns_an_instance_with_our_token",
+    "test_a_launched_instance_is_listed",
+    "test_get_agrees_with_the_listing",
+    "test_an_instance_comes_up_with_an_address",
+    "test_get_of_a_missing_instance_is_not_found",
+    "test_terminate_takes_it_off_the_listing",
+    "test_terminate_of_a_missing_instance_succeeds",
+    "test_terminate_twice_succeeds",
+    "test_two_launches_make_two_instances",
+    "test_one_token_makes_one_instance",
+    "test_instances_carry_a_token",
+)
+"""The tests that ask the provider for something; the others only look at the class."""
+
+DEVIATIONS: Final = (AssertionError, ProviderError, pytest.fail.Exception)
+"""How a test may fail that is named as a deviation; all else is a bug, and stays a failure."""
+
+CANNOT_BE_HAD: Final = {Availability.UNAVAILABLE, Availability.NO_QUOTA}
+
+
+class ProviderConformance:
+    """What every adapter must do."""
+
+    deviations: ClassVar[Mapping[str, str]] = {}
+    """Names of tests that this adapter does not pass, with the reason."""
+
+    deadline_s: ClassVar[float] = 30
+    """How long the provider may take for what it does not do at once."""
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        """The adapter under test, ready to rent."""
+        pytest.fail("give the suite a provider fixture")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, reason in cls.deviations.items():
+            test = getattr(cls, name, None)
+            if test is None or not name.startswith("test_"):
+                raise TypeError(f"{cls.__name__}.deviations names {name!r}, which is no test of the suite")
+            setattr(cls, name, _deviating(test, reason))
+
+    @pytest.fixture
+    def rent(self, provider: Provider) -> Iterator[Callable[[LaunchSpec], Instance]]:
+        """Launches the cheapest offer that can be had; what was launched is ended afterwards."""
+        launched: list[Instance] = []
+
+        def launch(spec: LaunchSpec) -> Instance:
+            launched.append(provider.launch(self.cheapest(provider), spec))
+            return launched[-1]
+
+        yield launch
+        for instance in launched:
+            provider.terminate(instance.ref)
+        tokens = {instance.token for instance in launched}
+        self.eventually(lambda: not any(self.listed(provider, token) for token in tokens))
+
+    @pytest.fixture
+    def rented(self, provider: Provider, rent: Callable[[LaunchSpec], Instance]) -> Instance:
+        """An instance, ended afterwards."""
+        return rent(self.spec(provider))
+
+    def cheapest(self, provider: Provider) -> Offer:
+        """The cheapest offer that can be had at this moment, surely if there is such a one."""
+        offers = [o for o in provider.offers(Requirements(markets=())) if o.availability not in CANNOT_BE_HAD]
+        assert offers, "there is no offer that can be had"
+        return min(offers, key=lambda o: (o.availability is not Availability.AVAILABLE, o.usd_per_hour, o.id))
+
+    def spec(self, provider: Provider) -> LaunchSpec:
+        """What to launch, with a fresh token."""
+        return LaunchSpec(
+            token=new_id("gc-", 20),
+            cluster="conformance",
+            rank=0,
+            owner="conformance",
+            public_key=new_key_pair().public,
+            host_key=new_key_pair() if provider.traits.plants_host_key else None,
+        )
+
+    def listed(self, provider: Provider, token: str | None) -> Instance | None:
+        """The living instance with that token in a listing of this moment."""
+        return next((i for i in provider.instances() if i.token == token and i.alive), None)
+
+    def eventually(self, question: Callable[[], T]) -> T:
+        """The first answer that is true. Fails when there is none within the deadline."""
+        waiting = Retrying(
+            retry=retry_if_result(lambda answer: not answer),
+            stop=stop_after_delay(self.deadline_s),
+            wait=wait_fixed(0.05),
+        )
+        try:
+            return waiting(question)
+        except RetryError:
+            pytest.fail(f"not within {self.deadline_s} s")
+
+    # -- the class ---------------------------------------------------------------------------------
+
+    def test_name_is_one_word(self, provider: Provider) -> None:
+        assert re.fullmatch(r"[a-z][a-z0-9]*", provider.name)
+        assert type(provider).__module__.split(".")[0] == f"gpucloud_{provider.name}"
+
+    def test_traits_are_facts(self, provider: Provider) -> None:
+        traits = provider.traits
+        assert isinstance(traits, Traits)
+        assert traits.markets
+        assert traits.name_length >= 20, "the token must fit somewhere"
+        assert traits.listing_lag_s >= 0
+
+    def test_configured_needs_no_network(self, provider: Provider) -> None:
+        bare = replace(provider.settings, table={}, environ={}, script="")
+        assert isinstance(type(provider).configured(bare), bool)
+        type(provider)(bare)
+
+    # -- offers ------------------------------------------------------------------------------------
+
+    def test_offers_are_complete(self, provider: Provider) -> None:
+        offers = list(provider.offers(Requirements(markets=())))
+        assert offers
+        assert len({offer.id for offer in offers}) == len(offers)
+        for offer in offers:
+            assert offer.provider == provider.name
+            assert offer.instance_type
+            assert offer.source
+            assert offer.market in provider.traits.markets
+            assert isinstance(offer.usd_per_hour, Decimal)
+            assert offer.usd_per_hour >= 0
+            assert offer.amount is None or isinstance(offer.amount, Decimal)
+            assert re.fullmatch(r"[A-Z]{3}", offer.currency)
+            assert bool(offer.gpu_count) == (offer.gpu is not None)
+            assert isinstance(offer.availability, Availability)
+            assert offer.vcpus is None or offer.vcpus > 0
+            assert offer.memory_gib is None or offer.memory_gib > 0
+
+    def test_offers_are_live(self, provider: Provider) -> None:
+        before = utcnow()
+        for offer in provider.offers(Requirements(markets=())):
+            assert offer.as_of.tzinfo is not None
+            assert before - timedelta(minutes=1) <= offer.as_of <= utcnow() + timedelta(minutes=1)
+
+    # -- launch, get, list -------------------------------------------------------------------------
+
+    def test_launch_returns_an_instance_with_our_token(
+        self, provider: Provider, rent: Callable[[LaunchSpec], Instance]
+    ) -> None:
+        spec = self.spec(provider)
+        instance = rent(spec)
+        assert instance.token == spec.token
+        assert instance.provider == provider.name
+        assert instance.ref.id
+        assert instance.state in {InstanceState.PENDING, InstanceState.RUNNING}
+
+    def test_a_launched_instance_is_listed(self, provider: Provider, rented: Instance) -> None:
+        found = self.eventually(lambda: self.listed(provider, rented.token))
+        assert found is not None
+        assert found.ref == rented.ref
+        assert (found.cluster, found.rank, found.owner) == ("conformance", 0, "conformance")
+
+    def test_get_agrees_with_the_listing(self, provider: Provider, rented: Instance) -> None:
+        found = self.eventually(lambda: self.listed(provider, rented.token))
+        assert found is not None
+        got = provider.get(rented.ref)
+        assert (got.ref, got.token, got.cluster) == (found.ref, found.token, found.cluster)
+
+    def test_an_instance_comes_up_with_an_address(self, provider: Provider, rented: Instance) -> None:
+        up = self.eventually(lambda: i if (i := provider.get(rented.ref)).ssh else None)
+        assert up is not None
+        assert up.ssh is not None
+        assert up.state is InstanceState.RUNNING
+        assert up.ssh.host
+        assert 0 < up.ssh.port < 65536
+        if isinstance(provider, ReportsHostKeys):
+            assert all(re.match(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+", key) for key in provider.host_keys(up.ref))
+
+    def test_get_of_a_missing_instance_is_not_found(self, provider: Provider) -> None:
+        with pytest.raises(NotFound):
+            provider.get(InstanceRef(new_id("gc-", 20)))
+
+    def test_two_launches_make_two_instances(
+        self, provider: Provider, rent: Callable[[LaunchSpec], Instance]
+    ) -> None:
+        one, other = rent(self.spec(provider)), rent(self.spec(provider))
+        assert one.ref != other.ref
+        assert self.eventually(lambda: self.listed(provider, one.token))
+        assert self.eventually(lambda: self.listed(provider, other.token))
+
+    def test_one_token_makes_one_instance(
+        self, provider: Provider, rent: Callable[[LaunchSpec], Instance]
+    ) -> None:
+        if not provider.traits.idempotent_launch:
+            pytest.skip("launch is not idempotent here; the core settles by listing")
+        spec = self.spec(provider)
+        first, second = rent(spec), rent(spec)
+        assert first.ref == second.ref
+        assert self.eventually(lambda: self.listed(provider, spec.token))
+        assert [i.token for i in provider.instances()].count(spec.token) == 1
+
+    def test_instances_carry_a_token(self, provider: Provider, rented: Instance) -> None:
+        assert self.eventually(lambda: self.listed(provider, rented.token))
+        for instance in provider.instances():
+            assert instance.token
+            assert instance.owner
+            assert instance.market in {None, *Market}
+            assert instance.usd_per_hour is None or isinstance(instance.usd_per_hour, Decimal)
+
+    # -- terminate ---------------------------------------------------------------------------------
+
+    def test_terminate_takes_it_off_the_listing(self, provider: Provider, rented: Instance) -> None:
+        assert self.eventually(lambda: self.listed(provider, rented.token))
+        provider.terminate(rented.ref)
+        assert self.eventually(lambda: self.listed(provider, rented.token) is None)
+
+    def test_terminate_of_a_missing_instance_succeeds(self, provider: Provider) -> None:
+        ref = InstanceRef(new_id("gc-", 20))
+        provider.terminate(ref)
+        assert all(instance.ref != ref for instance in provider.instances())
+
+    def test_terminate_twice_succeeds(self, provider: Provider, rented: Instance) -> None:
+        provider.terminate(rented.ref)
+        provider.terminate(rented.ref)
+        assert self.eventually(lambda: self.listed(provider, rented.token) is None)
+
+
+def _deviating(test: Callable[..., None], reason: str) -> Callable[..., None]:
+    """A copy of a test that is expected to fail, also where already its fixtures do."""
+
+    @functools.wraps(test)
+    def deviating(*arguments: Any, **fixtures: Any) -> None:
+        test(*arguments, **fixtures)
+
+    mark: Callable[[Callable[..., None]], Callable[..., None]] = pytest.mark.xfail(
+        strict=True, reason=reason, raises=DEVIATIONS
+    )
+    return mark(deviating)
