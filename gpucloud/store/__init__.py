@@ -12,6 +12,7 @@ from gpucloud.store.database import Database
 from gpucloud.store.jobs import Jobs
 from gpucloud.store.journal import Journal
 from gpucloud.store.ledger import Ledger
+from gpucloud.store.pins import Pins
 from gpucloud.store.refusals import Refusals
 from gpucloud.store.rows import new_id
 
@@ -28,3 +29,4 @@ class Store:
         self.ledger = Ledger(self.db)
         self.jobs = Jobs(self.db)
         self.refusals = Refusals(self.db)
+        self.pins = Pins(self.db)

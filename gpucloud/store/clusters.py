@@ -22,7 +22,7 @@ class Clusters:
         """Enter a new cluster. Raises ``Locked`` when the name is in use."""
         try:
             with self._db.write() as db:
-                db.execute(
+                entered = db.execute(
                     "INSERT INTO clusters (name, state, nodes, ephemeral, created_at) VALUES (?, ?, ?, ?, ?)",
                     (name, ClusterState.LAUNCHING, nodes, ephemeral, stamp(utcnow())),
                 )
@@ -30,18 +30,24 @@ class Clusters:
             raise Locked(
                 f"a cluster named {name!r} has just been made", why="names are unique", hint="gpucloud ps"
             ) from None
-        return self._find("WHERE name = ? AND ended_at IS NULL", name)[0]
+        assert entered.lastrowid is not None
+        return self.by_id(entered.lastrowid)
 
     def update(self, cluster_id: int, state: ClusterState, *, ephemeral: bool | None = None) -> Cluster:
-        """Change the state of a cluster; ``ENDED`` frees its name."""
+        """Change the state of a cluster; ``ENDED`` frees its name and is for ever."""
         ended_at = stamp(utcnow()) if state is ClusterState.ENDED else None
         with self._db.write() as db:
             db.execute(
                 "UPDATE clusters SET state = ?, ended_at = ?, ephemeral = coalesce(?, ephemeral)"
-                " WHERE id = ?",
+                " WHERE id = ? AND ended_at IS NULL",
                 (state, ended_at, ephemeral, cluster_id),
             )
         return self.by_id(cluster_id)
+
+    def resize(self, cluster_id: int, nodes: int) -> None:
+        """Change how many nodes a cluster has."""
+        with self._db.write() as db:
+            db.execute("UPDATE clusters SET nodes = ? WHERE id = ?", (nodes, cluster_id))
 
     def get(self, name: str) -> Cluster | None:
         """The living cluster of that name."""

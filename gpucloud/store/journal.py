@@ -17,7 +17,7 @@ class Journal:
     """``intended -> accepted -> reachable -> ending -> gone``, each step durable before the method returns.
 
     A provider is called only after ``intend`` has returned; ``gone`` is called only after a listing no longer
-    shows the instance.
+    shows the instance. What is gone is neither reached nor ending: only a listing brings it back.
     """
 
     def __init__(self, db: Database) -> None:
@@ -34,14 +34,16 @@ class Journal:
             _event(db, rental.token, RentalState.INTENDED, f"{rental.provider} {rental.instance_type}")
 
     def accept(self, token: str, instance: Instance) -> None:
-        """The provider made the instance; its meter runs from now on."""
+        """The provider made the instance; its meter runs from now on. Once is enough."""
         with self._db.write() as db:
-            rental = self._rental(token)
-            if rental.ref is None:
-                meter(db, rental, instance.created_at or utcnow(), running=True)
+            rental = self.get(token)
+            if rental.ref is not None:
+                return
+            meter(db, rental, instance.created_at or utcnow(), running=True)
+            # It may have been given up for gone while the provider was still at it.
             db.execute(
-                "UPDATE rentals SET state = ?, instance_id = ?, instance_region = ?, slots = ?"
-                " WHERE token = ?",
+                "UPDATE rentals SET state = ?, gone_at = NULL, instance_id = ?, instance_region = ?,"
+                " slots = ? WHERE token = ?",
                 (RentalState.ACCEPTED, instance.ref.id, instance.ref.region, instance.slots, token),
             )
             _event(db, token, RentalState.ACCEPTED, instance.ref.id)
@@ -49,25 +51,28 @@ class Journal:
     def reached(self, token: str, ssh: SshAddress, host_key: str, source: HostKeySource) -> None:
         """SSH answers at ``ssh`` with ``host_key``, which is pinned from now on."""
         with self._db.write() as db:
-            db.execute(
-                "UPDATE rentals SET state = ?, ssh = ?, host_key = ?, host_key_source = ? WHERE token = ?",
+            changed = db.execute(
+                "UPDATE rentals SET state = ?, ssh = ?, host_key = ?, host_key_source = ?"
+                " WHERE token = ? AND gone_at IS NULL",
                 (RentalState.REACHABLE, json.dumps(asdict(ssh)), host_key, source, token),
-            )
-            _event(db, token, RentalState.REACHABLE, f"{ssh.host}:{ssh.port}")
+            ).rowcount
+            if changed:
+                _event(db, token, RentalState.REACHABLE, f"{ssh.host}:{ssh.port}")
 
     def ending(self, token: str, reason: str) -> None:
         """The instance is about to be terminated, for ``reason``."""
         with self._db.write() as db:
-            db.execute(
-                "UPDATE rentals SET state = ?, reason = ? WHERE token = ?",
+            changed = db.execute(
+                "UPDATE rentals SET state = ?, reason = ? WHERE token = ? AND gone_at IS NULL",
                 (RentalState.ENDING, reason, token),
-            )
-            _event(db, token, RentalState.ENDING, reason)
+            ).rowcount
+            if changed:
+                _event(db, token, RentalState.ENDING, reason)
 
     def gone(self, token: str, reason: str) -> None:
         """A listing proved that the instance is not there (any more); its meter has stopped."""
         with self._db.write() as db:
-            rental = self._rental(token)
+            rental = self.get(token)
             if rental.state is RentalState.GONE:
                 return
             now = utcnow()
@@ -82,8 +87,12 @@ class Journal:
     def reappeared(self, token: str, instance: Instance) -> None:
         """A rental thought gone is listed after all: it bills and is to be ended."""
         with self._db.write() as db:
-            rental = self._rental(token)
-            meter(db, rental, instance.created_at or utcnow(), running=True)
+            rental = self.get(token)
+            if rental.state is not RentalState.GONE:
+                return
+            # One that was metered before has been billing since its meter was stopped.
+            since = rental.gone_at if rental.ref else instance.created_at
+            meter(db, rental, since or rental.intended_at, running=True)
             db.execute(
                 "UPDATE rentals SET state = ?, gone_at = NULL, instance_id = ?, instance_region = ?"
                 " WHERE token = ?",
@@ -102,7 +111,8 @@ class Journal:
         rows = self._db.read("SELECT at, event, detail FROM journal WHERE token = ? ORDER BY id", token)
         return [(datetime.fromisoformat(row["at"]), row["event"], row["detail"]) for row in rows]
 
-    def _rental(self, token: str) -> Rental:
+    def get(self, token: str) -> Rental:
+        """One rental, gone or not."""
         return to_rental(self._db.read("SELECT * FROM rentals WHERE token = ?", token)[0])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
@@ -43,8 +44,8 @@ def from_micros(micros: int) -> Decimal:
 
 
 def stamp(at: datetime) -> str:
-    """A time as it is stored."""
-    return at.isoformat(timespec="microseconds")
+    """A time as it is stored: in UTC, so that texts compare as times do."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def moment(text: str | None) -> datetime | None:
@@ -88,7 +89,7 @@ def to_rental(row: sqlite3.Row) -> Rental:
         amount=Decimal(row["amount"]) if row["amount"] else None,
         region=row["region"],
         zone=row["zone"],
-        gpu=Gpu.parse(row["gpu"]) if row["gpu"] else None,
+        gpu=Gpu(**json.loads(row["gpu"])) if row["gpu"] else None,
         gpu_count=row["gpu_count"],
         ref=InstanceRef(row["instance_id"], row["instance_region"]) if row["instance_id"] else None,
         ssh=_ssh(json.loads(row["ssh"])) if row["ssh"] else None,
@@ -114,7 +115,7 @@ def to_columns(rental: Rental) -> dict[str, object]:
         "market": rental.market,
         "region": rental.region,
         "zone": rental.zone,
-        "gpu": str(rental.gpu) if rental.gpu else None,
+        "gpu": json.dumps(asdict(rental.gpu)) if rental.gpu else None,
         "gpu_count": rental.gpu_count,
         "usd_micros_per_hour": to_micros(rental.usd_per_hour) if rental.usd_per_hour is not None else None,
         "currency": rental.currency,

@@ -24,6 +24,8 @@ MIGRATIONS: Final = (
       id INTEGER PRIMARY KEY, at TEXT NOT NULL, token TEXT NOT NULL REFERENCES rentals,
       usd_micros_per_hour INTEGER, currency TEXT NOT NULL, amount TEXT);
     CREATE INDEX ledger_token ON ledger (token, id);
+    CREATE TABLE pins (
+      alias TEXT PRIMARY KEY, host_key TEXT NOT NULL, source TEXT NOT NULL, at TEXT NOT NULL);
     CREATE TABLE refusals (
       provider TEXT NOT NULL, instance_type TEXT NOT NULL, place TEXT NOT NULL, market TEXT NOT NULL,
       reason TEXT NOT NULL, until TEXT NOT NULL, PRIMARY KEY (provider, instance_type, place, market));
