@@ -1,0 +1,1 @@
+"""SSH: reach, pin, execute, follow, sync."""

@@ -1,0 +1,453 @@
+#!/bin/sh
+# The on-host program of gpucloud: one POSIX sh file; needs no root, no Python and no service manager.
+#
+# shellcheck disable=SC2015,SC2016,SC2329  # meant: "a && b || fail", "$x" for inner scripts, calls by name
+#
+# It lives in a folder of its own, ROOT, and writes nowhere else unless told to:
+#   ROOT/work          the pushed files; jobs start here
+#   ROOT/jobs/ID/      setup, run, env   what to do; env goes once read, a setup that succeeded is renamed
+#                      log               all that the job prints; only ever appended to
+#                      supervisor, pid   who waits for the job, and who leads its processes
+#                      cancelled, notice, expired     why it was told to end
+#                      exit              "PHASE STATUS SECONDS", written once, when the job is over
+#   ROOT/lease         when everything here must end, in the seconds of "clock"
+#   ROOT/notice        is there once the provider has announced that it takes the machine back
+#   ROOT/claim         who uses the machine, where several may
+#   ROOT/gpu.csv       GPU use over time, where nvidia-smi is there
+#   ROOT/sent/         what was pushed last, as the client wrote it
+set -u
+umask 077
+
+ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P) || exit 1
+GRACE=30
+
+fail() {
+  printf 'gpucloud: %s\n' "$1" >&2
+  exit "${2:-1}"
+}
+
+nap() { sleep 0.2 2>/dev/null || sleep 1; }
+now() { date +%s; }
+
+# Seconds for deadlines: since boot where the system tells them, as somebody may set the time of day.
+clock() { if { read -r uptime _ </proc/uptime; } 2>/dev/null; then echo "${uptime%.*}"; else now; fi; }
+
+# put NAME: writes stdin to a file of ours, of which nobody ever sees a part.
+put() {
+  cat >"$ROOT/$1.$$" && mv "$ROOT/$1.$$" "$ROOT/$1" && return
+  rm -f "$ROOT/$1.$$"
+  fail "$ROOT/$1 cannot be written"
+}
+
+# -- processes --------------------------------------------------------------------------------------
+
+# field N PID: the Nth word behind the name in Linux's /proc/PID/stat; nothing for a zombie, nor elsewhere.
+field() {
+  { read -r line <"/proc/$2/stat"; } 2>/dev/null || return 0
+  n=$1
+  # shellcheck disable=SC2086  # it is split on purpose
+  set -- ${line##*) }
+  [ "$1" != Z ] || return 0
+  shift $((n - 1))
+  echo "$1"
+}
+
+# This process as "NUMBER START": after a reboot the number alone may mean somebody else.
+identity() { echo "$$ $(field 20 "$$")"; }
+
+# Whether the process whose identity is in a file is alive; in many containers nobody collects the dead.
+alive() {
+  { read -r number begun <"$1"; } 2>/dev/null && [ -n "$number" ] && kill -0 "$number" 2>/dev/null &&
+    [ "$(field 20 "$number")" = "$begun" ]
+}
+
+# Whether anything of a process group is alive.
+populated() {
+  [ -n "$1" ] && kill -0 "-$1" 2>/dev/null || return 1
+  [ -e "/proc/$$/stat" ] || return 0
+  for file in /proc/[0-9]*/stat; do
+    { read -r line <"$file"; } 2>/dev/null || continue
+    # shellcheck disable=SC2086
+    set -- "$1" ${line##*) }
+    [ "$4" != "$1" ] || [ "$2" = Z ] || return 0
+  done
+  return 1
+}
+
+# Becomes "$@" in a session of its own: no hang-up reaches it, and one signal reaches all it starts.
+new_session() {
+  if command -v setsid >/dev/null 2>&1; then
+    exec setsid "$@"
+  elif command -v perl >/dev/null 2>&1; then
+    exec perl -e 'use POSIX; POSIX::setsid(); exec { $ARGV[0] } @ARGV or exit 127' -- "$@"
+  elif command -v python3 >/dev/null 2>&1; then
+    # Python ignores SIGPIPE, and so would all that it becomes.
+    exec python3 -c 'import os, signal, sys; signal.signal(signal.SIGPIPE, signal.SIG_DFL); os.setsid()
+os.execvp(sys.argv[1], sys.argv[1:])' "$@"
+  fi
+  fail "this host has neither setsid nor perl nor python3, so no job can be detached"
+}
+
+# detach COMMAND...: starts it in the background; returns once it has closed its output, safe from our end.
+detach() { : "$( (new_session sh "$ROOT/host.sh" "$@") </dev/null 2>/dev/null & )"; }
+
+# -- the machine ------------------------------------------------------------------------------------
+
+# init SLOTS CLAIM NOTICE_PROBE AT_END: takes the machine for us and says where we live on it.
+init() {
+  (new_session true) || exit 1
+  command -v tar >/dev/null 2>&1 || fail "this host has no tar, so no files can be brought over"
+  [ "$1" -eq 0 ] || claim "$1" "$2"
+  mkdir -p "$ROOT/jobs" "$ROOT/work" "$ROOT/sent" || fail "$ROOT cannot be written"
+  [ -z "$3" ] || printf '%s\n' "$3" | put notice-probe || exit
+  [ -z "$4" ] || printf '%s\n' "$4" | put at-end || exit
+  if ! alive "$ROOT/watch.pid"; then
+    # These are from before a reboot; whoever takes the machine sets its lease next.
+    rm -f "$ROOT/lease" "$ROOT/notice"
+    detach watch
+    # One that sees that another has come after it goes, perhaps while we look at it.
+    alive "$ROOT/watch.pid" || { nap && alive "$ROOT/watch.pid"; } ||
+      fail "nothing can be started in the background, or $ROOT cannot be written"
+  fi
+  printf 'protocol=1\nroot=%s\n' "$ROOT"
+}
+
+# claim SLOTS TEXT: several gpucloud installations may know one machine, so who uses it is settled on the
+# machine. Each says that it is claiming before it looks at the others; of two that come at once, one at least
+# sees the other, so never too many get in. Whoever sees too many gives way, but for the first by name.
+claim() {
+  tries=0
+  until [ -f "$ROOT/claim" ]; do
+    alive "$ROOT/claiming" || identity | put claiming || exit
+    taken=0 rivals=0 before=0 holders=
+    for other in "$(dirname "$ROOT")"/*; do
+      if [ "$other" = "$ROOT" ]; then
+        before=$rivals
+      elif alive "$other/claiming"; then
+        rivals=$((rivals + 1))
+      # Looked for last, as it is there before the other goes.
+      elif [ -f "$other/claim" ]; then
+        taken=$((taken + 1))
+        holders="${holders:+$holders, }$(cat "$other/claim")"
+      fi
+    done
+    if [ "$taken" -ge "$1" ] || [ "$tries" -ge 100 ]; then
+      rm -f "$ROOT/claiming"
+      [ -d "$ROOT/jobs" ] || rm -rf "$ROOT"
+      fail "taken by ${holders:-others who came at the same time}" 75
+    elif [ $((taken + rivals)) -lt "$1" ]; then
+      printf '%s\n' "$2" | put claim || exit
+    else
+      [ $((taken + before)) -lt "$1" ] || rm -f "$ROOT/claiming"
+      tries=$((tries + 1))
+      nap
+    fi
+  done
+  rm -f "$ROOT/claiming"
+}
+
+# lease SECONDS: everything here ends in so many seconds; "none" takes the limit away.
+lease() {
+  if [ "$1" = none ]; then rm -f "$ROOT/lease"; else echo "$(($(clock) + $1))" | put lease; fi
+}
+
+due() { { read -r end <"$ROOT/lease"; } 2>/dev/null && [ "$(clock)" -ge "$end" ]; }
+
+# Watches over lease, notice and GPUs for as long as our folder is there and no other watch has taken over.
+# Each has a loop of its own: nvidia-smi hangs when the driver does, and the lease must end all the same.
+watch() {
+  trap '' HUP
+  self=$(identity)
+  echo "$self" | put watch.pid || exit
+  exec >/dev/null
+  while on_watch; do sample; sleep 10; done &
+  while on_watch; do heed_notice; sleep 1; done &
+  while on_watch; do heed_lease; sleep 1; done
+}
+
+on_watch() { read -r owner <"$ROOT/watch.pid" && [ "$owner" = "$self" ]; }
+
+heed_lease() {
+  due || return 0
+  stop_jobs "$GRACE" expired
+  [ -f "$ROOT/at-end" ] || return 0
+  if sh "$ROOT/at-end"; then rm -f "$ROOT/at-end"; else sleep 10; fi
+}
+
+heed_notice() {
+  if [ -f "$ROOT/notice-probe" ] && [ ! -e "$ROOT/notice" ] && sh "$ROOT/notice-probe"; then
+    : >"$ROOT/notice"
+    signal_jobs TERM notice
+  fi
+}
+
+sample() {
+  command -v nvidia-smi >/dev/null 2>&1 || return 0
+  # What it prints when it fails is no sample.
+  report=$(nvidia-smi --format=csv,noheader,nounits \
+    --query-gpu=index,utilization.gpu,memory.used,memory.total,power.draw,temperature.gpu) || return 0
+  printf '%s\n' "$report" | sed "s/^/$(now), /" >>"$ROOT/gpu.csv"
+  # A sample is some 40 bytes: 8 MB are more than a fortnight of one GPU, and two such files are kept.
+  [ "$(wc -c <"$ROOT/gpu.csv")" -lt 8000000 ] || mv "$ROOT/gpu.csv" "$ROOT/gpu.csv.1"
+}
+
+# clean: ends every job and removes our folder.
+clean() {
+  stop_jobs 5 cancelled
+  ! alive "$ROOT/watch.pid" || kill -KILL "-$number" 2>/dev/null
+  cd / || exit 1
+  # What was killed may have written until now.
+  rm -rf "$ROOT" 2>/dev/null || { nap && rm -rf "$ROOT"; }
+}
+
+# -- jobs -------------------------------------------------------------------------------------------
+
+going() {
+  [ ! -e "$ROOT/jobs/$1/exit" ] && { alive "$ROOT/jobs/$1/supervisor" || alive "$ROOT/jobs/$1/pid"; }
+}
+
+# Whether it was told to end.
+marked() { [ -e "$1/cancelled" ] || [ -e "$1/notice" ] || [ -e "$1/expired" ]; }
+
+phase() { if [ -e "$1/setup" ]; then echo setup; else echo run; fi; }
+
+# start ID: reads a tar with run, env and maybe setup, and starts the job. A repeated start starts nothing.
+start() {
+  job=$ROOT/jobs/$1
+  new=$ROOT/jobs/.$1.$$
+  nested=$job/.$1.$$
+  trap '' HUP
+  trap 'rm -rf "$new" "$nested"' EXIT
+  mkdir -p "$new" && cat >"$new/tar" && whole "$new/tar" && tar -xf "$new/tar" -C "$new" && rm "$new/tar" &&
+    [ -f "$new/run" ] && [ -f "$new/env" ] && prepare "$new" || fail "the job could not be written to $new"
+  # The whole job appears at once. Of two starts at the same time one fails, or lands inside the other's.
+  if [ ! -d "$job" ] && mv "$new" "$job" 2>/dev/null && [ ! -d "$nested" ]; then
+    detach supervise "$1"
+  fi
+  [ -d "$job" ] || fail "the job could not be written to $job"
+  status "$1"
+}
+
+# Whether a tar has the zeros at its end: one that was cut off between two files would pass for a smaller one.
+whole() { [ -s "$1" ] && [ -z "$(tail -c 1024 "$1" | tr -d '\0')" ]; }
+
+# Makes the files that "note" will write to. Until there is a supervisor, whoever starts the job is named.
+prepare() {
+  printf '%-64s\n' "$(identity)" >"$1/supervisor" && printf '%64s\n' '' >"$1/pid" &&
+    printf '%64s\n' '' >"$1/exit.new" && now >"$1/started" && : >"$1/log"
+}
+
+# note FILE TEXT: writes into the room that a file has already, so that no full disk hinders it.
+note() { printf '%s\n' "$2" 1<>"$1"; }
+
+supervise() {
+  job=$ROOT/jobs/$1
+  trap '' HUP
+  note "$job/supervisor" "$(identity)"
+  exec >/dev/null
+  (new_session sh "$ROOT/host.sh" perform "$1")
+  code=$?
+  read -r leader _ <"$job/pid"
+  # Of a job that is told to end the script goes first, while what it has started may still save its work.
+  while marked "$job" && populated "$leader"; do nap; done
+  rm -f "$job/env"
+  until note "$job/exit.new" "$(phase "$job") $code $(now)" && mv "$job/exit.new" "$job/exit"; do
+    [ -d "$job" ] || exit
+    nap
+  done
+  # As long as we are here, the number of the process group can only mean what the job has left running.
+  while [ -d "$job" ] && populated "$leader"; do sleep 1; done
+}
+
+# perform ID: leads the job's processes. It runs the scripts one after the other and ends with their status.
+perform() {
+  job=$ROOT/jobs/$1
+  # Signals to the whole group are for the scripts; here they would hide how those end.
+  trap : HUP INT QUIT USR1 USR2 ALRM TERM
+  note "$job/pid" "$(identity)"
+  for script in setup run; do
+    [ -f "$job/$script" ] || continue
+    (become "$job" "$script") </dev/null >>"$job/log" 2>&1 || exit
+    [ "$script" = run ] || mv "$job/setup" "$job/setup.done"
+  done
+}
+
+# Becomes one script of the job, which stops at the first command that fails.
+become() {
+  # Whoever tells a job to end leaves a mark first and then signals: we cannot miss both.
+  [ ! -e "$ROOT/notice" ] || : >"$1/notice"
+  ! due || : >"$1/expired"
+  ! marked "$1" || exit 143
+  umask 022
+  cd "$ROOT/work" || exit 125
+  environment=$(cat "$1/env") || exit 125
+  [ "$2" = setup ] || rm -f "$1/env"
+  shell=$(command -v bash) && set -- "$shell" -e -o pipefail "$1/$2" || set -- "$(command -v sh)" -e "$1/$2"
+  # What sh starts in the background ignores these for good, and so would all of the job.
+  ! env --default-signal=INT true 2>/dev/null || set -- "$(command -v env)" --default-signal=HUP,INT,QUIT "$@"
+  # From here on a variable of ours may be one of the job.
+  eval "$environment"
+  exec "$@"
+}
+
+# status ID: what is known of a job, as key=value lines.
+status() {
+  job=$ROOT/jobs/$1
+  [ -d "$job" ] || { echo state=unknown && return; }
+  # The exit comes second, as the job may end while we look.
+  if going "$1"; then
+    printf 'state=going\nphase=%s\n' "$(phase "$job")"
+  elif [ -f "$job/exit" ]; then
+    read -r phase code ended <"$job/exit"
+    printf 'state=ended\nphase=%s\nexit=%s\nended=%s\n' "$phase" "$code" "$ended"
+  else
+    echo state=lost
+  fi
+  for mark in cancelled notice expired; do
+    [ ! -e "$job/$mark" ] || echo "$mark=yes"
+  done
+  printf 'started=%s\nbytes=%s\n' "$(cat "$job/started")" "$(($(wc -c <"$job/log")))"
+}
+
+# follow ID OFFSET: the log from that byte on, until the job is over; the client reads what is left.
+follow() {
+  log=$ROOT/jobs/$1/log
+  [ -f "$log" ] || fail "there is no job $1 on this host" 3
+  # tail counts from the end when there is less than it should skip.
+  while going "$1" && connected && [ "$(wc -c <"$log")" -lt "$2" ]; do nap; done
+  tail -c "+$(($2 + 1))" -f "$log" &
+  tail=$!
+  trap 'kill "$tail" 2>/dev/null' EXIT
+  trap 'exit 0' HUP INT TERM PIPE
+  while going "$1" && connected && kill -0 "$tail" 2>/dev/null; do nap; done
+}
+
+# Whether our parent is the first one still. No signal to that would tell, as it may be another user's.
+connected() { [ ! -e "/proc/$$/stat" ] || [ "$(field 2 "$$")" = "$PPID" ]; }
+
+# read ID OFFSET: the log from that byte on, as far as it goes now.
+read_log() {
+  [ -f "$ROOT/jobs/$1/log" ] || fail "there is no job $1 on this host" 3
+  tail -c "+$(($2 + 1))" "$ROOT/jobs/$1/log"
+}
+
+# To all processes of a job, if their number surely still means them.
+signal_job() {
+  { read -r leader _ <"$ROOT/jobs/$1/pid"; } 2>/dev/null && [ -n "$leader" ] || return 0
+  if alive "$ROOT/jobs/$1/pid" || alive "$ROOT/jobs/$1/supervisor"; then
+    kill "-$2" "-$leader" 2>/dev/null
+  fi
+}
+
+# signal_jobs SIGNAL WHY: to every job that is going, marked with the reason, and to what others left running.
+signal_jobs() {
+  for job in "$ROOT"/jobs/*; do
+    ! going "${job##*/}" || mark "$job" "$2"
+    signal_job "${job##*/}" "$1"
+  done
+}
+
+# mark JOB WHY: notes that a job is told to end, unless it has ended by itself.
+mark() { : >"$1/$2" && [ ! -e "$1/exit" ] || rm -f "$1/$2"; }
+
+# stop_jobs SECONDS WHY: ends all jobs.
+stop_jobs() {
+  signal_jobs TERM "$2"
+  deadline=$(($(clock) + $1))
+  for job in "$ROOT"/jobs/*; do finish "${job##*/}"; done
+}
+
+# Waits for a job that was told to end until the deadline, then kills all that is left of it.
+finish() {
+  while going "$1" && [ "$(clock)" -lt "$deadline" ]; do nap; done
+  signal_job "$1" KILL
+  while going "$1" && [ "$(clock)" -lt $((deadline + 5)) ]; do nap; done
+}
+
+# cancel ID SECONDS: SIGTERM to the whole job, SIGKILL to what has not ended within SECONDS.
+cancel() {
+  if going "$1"; then
+    mark "$ROOT/jobs/$1" cancelled
+    signal_job "$1" TERM
+    deadline=$(($(clock) + $2))
+    finish "$1"
+  fi
+  status "$1"
+}
+
+# -- files; lists of names are separated by NUL -----------------------------------------------------
+
+# enter TARGET: goes to the folder that files are pushed to, below ROOT or where the person said.
+enter() {
+  case $1 in \~/*) into=$HOME/${1#??} ;; /*) into=$1 ;; *) into=$ROOT/$1 ;; esac
+  umask 022
+  mkdir -p "$into" && cd "$into" || fail "$into cannot be made"
+}
+
+# sent KEY: what was pushed under that key last time.
+sent() { [ ! -f "$ROOT/sent/$1" ] || cat "$ROOT/sent/$1"; }
+
+# remove TARGET: deletes, in this order, the files named on stdin, and folders (names that end in /) when
+# empty; nothing behind a symbolic link, which a job may have put in the place of a folder.
+remove() {
+  enter "$1"
+  xargs -0 sh -c 'for name; do
+    above=${name%/}
+    until [ "$above" = "${above%/*}" ]; do above=${above%/*}; [ ! -h "$above" ] || continue 2; done
+    case $name in
+      */) rmdir -- "$name" 2>/dev/null ;;
+      *) [ -d "$name" ] && [ ! -h "$name" ] || rm -f -- "$name" || failed=1 ;;
+    esac
+  done; exit "${failed:-0}"' sh
+}
+
+# receive TARGET: unpacks the tar on stdin.
+receive() { enter "$1" && tar -xpof -; }
+
+# files NAME...: every regular file and symbolic link at or below these names of the working directory.
+files() {
+  cd "$ROOT/work" || exit 1
+  failed=0
+  for name; do
+    # What find would take for words of its own.
+    case $name in [-\(\)!,]*) name=./$name ;; esac
+    [ ! -e "$name" ] && [ ! -h "$name" ] || find "$name" \( -type f -o -type l \) -print0 || failed=1
+  done
+  return "$failed"
+}
+
+# digest: for each name on stdin a line: the file's sha256, "unreadable", "gone", or "link:" and its target.
+digest() {
+  cd "$ROOT/work" || exit 1
+  if command -v sha256sum >/dev/null 2>&1; then sum=sha256sum; else sum='shasum -a 256'; fi
+  # Names are kept from the checksum tool, which would escape them; a newline would break the line.
+  SUM=$sum xargs -0 sh -c 'for name; do
+    if [ -h "$name" ]; then printf link:; readlink -n -- "$name" | tr "\n" "?"; echo
+    elif [ ! -f "$name" ]; then echo gone
+    elif digest=$($SUM <"$name"); then echo "${digest%% *}"
+    else echo unreadable; fi
+  done' sh
+}
+
+# pack: the names on stdin as one tar or several in a row. A hard link is packed as the file it is: GNU tar
+# can be told so, and any other never sees two names at once.
+pack() {
+  cd "$ROOT/work" || exit 1
+  if tar --version 2>/dev/null | grep -q GNU; then
+    xargs -0 tar -cf - --hard-dereference --
+  else
+    xargs -0 -n 1 tar -cf - --
+  fi
+}
+
+command=${1:-}
+[ "$#" -eq 0 ] || shift
+case $command in
+  read) read_log "$@" ;;
+  init | lease | clean | start | status | follow | cancel | watch | supervise | perform) "$command" "$@" ;;
+  sent | remove | receive | files | digest | pack) "$command" "$@" ;;
+  # keep KEY: the push is complete; stdin is what the client will compare with next time.
+  keep) put "sent/$1" ;;
+  *) fail "host.sh knows no command '$command'" 64 ;;
+esac
+exit

@@ -1,0 +1,129 @@
+"""Our clusters for the system's own ``ssh``: a generated config and known_hosts, beside our key.
+
+The user's ``~/.ssh/known_hosts``, keys and agent play no part in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gpucloud.errors import ConfigError
+from gpucloud.model import SshAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One node: the name to ``ssh`` to, its address, the alias its key is pinned under, and that key."""
+
+    name: str
+    address: SshAddress
+    alias: str
+    host_key: str
+    jump_key: str | None = None
+
+
+def write(folder: Path, identity: Path, targets: Iterable[Target]) -> Path:
+    """Write ``config`` and ``known_hosts`` into ``folder`` and return the config's path."""
+    blocks, keys = [], []
+    for target in targets:
+        keys.append(f"{target.alias} {target.host_key}\n")
+        jump = target.address.jump
+        if jump:
+            blocks.append(_block(f"{target.alias}-jump", jump, f"{target.alias}-jump", identity, folder))
+            if target.jump_key:
+                keys.append(f"{target.alias}-jump {target.jump_key}\n")
+        blocks.append(_block(target.name, target.address, target.alias, identity, folder))
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _replace(folder / "known_hosts", "".join(keys).encode())
+    _replace(folder / "config", "".join(blocks).encode())
+    return folder / "config"
+
+
+def _block(name: str, address: SshAddress, alias: str, identity: Path, folder: Path) -> str:
+    key = Path(address.identity_file).expanduser() if address.identity_file else identity
+    lines = [
+        f"HostName {address.host.replace('%', '%%')}",
+        f"Port {address.port}",
+        f"User {address.user}",
+        f"IdentityFile {_quoted(key)}",
+        "IdentitiesOnly yes",
+        "IdentityAgent none",
+        f"HostKeyAlias {alias}",
+        f"UserKnownHostsFile {_quoted(folder / 'known_hosts')}",
+        "GlobalKnownHostsFile /dev/null",
+        "StrictHostKeyChecking yes",
+        "UpdateHostKeys no",
+        "ServerAliveInterval 15",
+        "ServerAliveCountMax 3",
+    ]
+    if address.jump:
+        # ProxyJump would lead there by itself, but not where the name of the folder has a space.
+        ours = shlex.quote(str(folder / "config")).replace("%", "%%")
+        lines.append(f"ProxyCommand ssh -F {ours} -W '[%h]:%p' {alias}-jump")
+    return f"Host {name}\n" + "".join(f"  {line}\n" for line in lines) + "\n"
+
+
+def _quoted(path: Path) -> str:
+    # ssh expands %-sequences and ends a word at a space.
+    return '"' + re.sub(r'(["\\])', r"\\\1", str(path)).replace("%", "%%") + '"'
+
+
+def _replace(file: Path, text: bytes, mode: int = 0o600) -> None:
+    descriptor, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(text)
+            os.fchmod(descriptor, mode)
+        Path(draft).replace(file)
+    except BaseException:
+        Path(draft).unlink()
+        raise
+
+
+INCLUDE_NOTE: Final = "# gpucloud: `ssh NAME` works for its clusters"
+_OURS: Final = re.compile(
+    rb"^" + re.escape(INCLUDE_NOTE.encode()) + rb"\r?\nInclude [^\n]*\n\n?", re.MULTILINE
+)
+
+
+def install_include(user_config: Path, ours: Path) -> bool:
+    """Put one Include line at the top of the user's own config; ``False`` when it is there already.
+
+    One that led to another place is replaced.
+
+    Raises:
+        ConfigError: when the config cannot be read or written.
+    """
+    line = f"Include {_globbed(ours)}".encode()
+    try:
+        user_config.parent.mkdir(mode=0o700, exist_ok=True)
+        text = user_config.read_bytes() if user_config.exists() else b""
+        if line in text.splitlines():
+            return False
+        mode = stat.S_IMODE(user_config.stat().st_mode) if user_config.exists() else 0o600
+        # A symlinked config, as dotfile managers make it, stays a symlink.
+        _replace(
+            user_config.resolve(),
+            b"%s\n%s\n\n%s" % (INCLUDE_NOTE.encode(), line, _OURS.sub(b"", text)),
+            mode,
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"{user_config} cannot be changed",
+            why=error.strerror or str(error),
+            hint=f"put this line at its top: {line.decode()}",
+        ) from error
+    return True
+
+
+def _globbed(path: Path) -> str:
+    # An Include is a glob, in which some versions of ssh expand %-sequences and others do not.
+    return '"' + re.sub(r'[][*?%"\\]', "?", str(path)) + '"'
