@@ -1,0 +1,35 @@
+"""Renting along a ranked list, waiting, ending, and keeping the books and the providers in agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpucloud.config import Config
+from gpucloud.model import Event, Rental
+from gpucloud.provider import Provider
+from gpucloud.registry import Registry
+from gpucloud.store import Store
+
+if TYPE_CHECKING:
+    from gpucloud.remote.keys import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What every act on the fleet needs. ``owner`` marks the instances of this installation.
+
+    ``tell`` takes each event worth a line while something goes on.
+    """
+
+    store: Store
+    registry: Registry
+    config: Config
+    owner: str
+    identity: Callable[[], Identity]
+    tell: Callable[[Event], None]
+
+    def provider(self, rental: Rental) -> Provider:
+        """The provider of a rental."""
+        return self.registry.get(rental.provider)

@@ -1,0 +1,270 @@
+"""From a rental to an open SSH connection: wait for the address, pin the host key, take the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from gpucloud.errors import (
+    HostKeyChanged,
+    HostUnreachable,
+    NotFound,
+    ProviderError,
+    RateLimited,
+    RemoteError,
+    Unreachable,
+)
+from gpucloud.fleet import Fleet
+from gpucloud.model import (
+    Cluster,
+    Event,
+    HostKeySource,
+    Instance,
+    InstanceState,
+    Rental,
+    RentalState,
+    SshAddress,
+    utcnow,
+)
+from gpucloud.provider import Fuse, ReportsHostKeys
+
+if TYPE_CHECKING:
+    from gpucloud.remote.connection import Connection, Endpoint
+    from gpucloud.remote.host import Host
+
+T = TypeVar("T")
+MARGIN_S: Final = 300
+"""How long before the end of its machine a job is told to end, at most."""
+POWER_OFF: Final = "sudo -n poweroff || poweroff"
+"""What a machine that can end itself no better does when its lease is over."""
+OVER: Final = {InstanceState.FAILED, InstanceState.TERMINATED, InstanceState.STOPPED}
+
+
+def connect(fleet: Fleet, rental: Rental, label: str, *, wait: bool = True) -> Connection:
+    """Open a connection to a node that was reached before, or with ``wait`` reach it first.
+
+    Raises:
+        HostUnreachable: when it does not answer.
+        HostKeyChanged: when it shows another key than the pinned one.
+    """
+    from gpucloud.remote.connection import Connection
+
+    timeout = fleet.config.duration("ssh.connect_timeout").total_seconds()
+    if rental.ssh is None and wait:
+        rental = reach(fleet, rental, label)
+    instance = None if rental.ssh else _addressed(fleet, rental, label)
+    address = instance.ssh if instance else rental.ssh
+    if address is None:
+        raise HostUnreachable(
+            f"{label} has no address", why="its provider gives none", hint="gpucloud ps --refresh"
+        )
+    known = _known_key(fleet, rental, address)
+    connection = Connection(_endpoint(fleet, address, label, known[0] if known else None), timeout_s=timeout)
+    _remember_jump(fleet, connection)
+    return connection
+
+
+class Contacts:
+    """The open connections to the nodes of one cluster, each made on first use and made again once lost."""
+
+    def __init__(self, fleet: Fleet, cluster: Cluster) -> None:
+        self.fleet = fleet
+        self.cluster = cluster
+        self._open: dict[int, Connection] = {}
+
+    @property
+    def ranks(self) -> range:
+        """The ranks of the cluster's nodes."""
+        return range(len(self.cluster.rentals))
+
+    def host(self, rank: int) -> Host:
+        """The on-host program of a node. Raises what ``connect`` raises."""
+        rental = self.cluster.rentals[rank]
+        if rank not in self._open:
+            self._open[rank] = connect(self.fleet, rental, node_label(self.cluster, rank))
+        return on_host(self._open[rank], rental)
+
+    def drop(self, rank: int) -> None:
+        """Forget a connection that was lost."""
+        connection = self._open.pop(rank, None)
+        if connection:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for rank in list(self._open):
+            self.drop(rank)
+
+
+def node_label(cluster: Cluster, rank: int) -> str:
+    """How messages name a node: the cluster, with the rank when there are several."""
+    return cluster.name if cluster.nodes == 1 else f"{cluster.name}-{rank}"
+
+
+def on_host(connection: Connection, rental: Rental) -> Host:
+    """The on-host program behind a connection."""
+    from gpucloud.remote.host import Host
+
+    return Host(connection, rental.token)
+
+
+def reach(fleet: Fleet, rental: Rental, label: str) -> Rental:
+    """Wait until a node answers over SSH, pin its host key, take the machine and set its lease.
+
+    Raises:
+        HostUnreachable: when it failed, vanished, or did not answer within ``launch.ready_timeout``.
+        HostKeyChanged: when a key that is known already is not the one shown.
+        HostBusy: when somebody else has taken the last slot of a shared machine.
+    """
+    fleet.tell(Event("waiting", f"{label}: waiting for SSH"))
+    instance, connection = _answering(fleet, rental, label)
+    assert instance.ssh is not None
+    with connection:
+        _remember_jump(fleet, connection)
+        _take(fleet, rental, connection, instance)
+        known = _known_key(fleet, rental, instance.ssh)
+        source = known[1] if known else HostKeySource.FIRST_CONTACT
+        if fleet.provider(rental).traits.outlives_instance:
+            fleet.store.pins.add(alias(instance.ssh), connection.host_key, source)
+        fleet.store.journal.reached(rental.token, instance.ssh, connection.host_key, source)
+    return fleet.store.journal.get(rental.token)
+
+
+def poll(question: Callable[[], T | None], at_most: timedelta) -> T | None:
+    """Ask until there is an answer, ever less often; ``None`` when there is none within ``at_most``."""
+    from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_random_exponential
+
+    waiting = Retrying(
+        retry=retry_if_result(lambda answer: answer is None),
+        stop=stop_after_delay(at_most.total_seconds()),
+        wait=wait_random_exponential(multiplier=0.1, max=5, min=0.05),
+    )
+    try:
+        return waiting(question)
+    except RetryError:
+        return None
+
+
+def look(fleet: Fleet, rental: Rental) -> Instance | None:
+    """What the provider says of a rental now; ``None`` when it cannot be asked at the moment.
+
+    Raises:
+        NotFound: when the provider does not know it.
+    """
+    assert rental.ref is not None
+    try:
+        return fleet.provider(rental).get(rental.ref)
+    except NotFound:
+        raise
+    except ProviderError as error:
+        if not isinstance(error, Unreachable | RateLimited):
+            raise
+        return None
+
+
+def _addressed(fleet: Fleet, rental: Rental, label: str) -> Instance | None:
+    """The instance once its provider gives an address. Raises ``HostUnreachable`` when it never will."""
+    lag = timedelta(seconds=fleet.provider(rental).traits.listing_lag_s)
+    try:
+        instance = look(fleet, rental)
+    except NotFound as error:
+        if utcnow() - rental.intended_at < lag:
+            return None
+        raise HostUnreachable(f"{label} is gone", why=error.message, hint="gpucloud fsck") from error
+    if instance and instance.state in OVER:
+        reason = "its provider took it back" if instance.interrupted else f"it is {instance.state}"
+        raise HostUnreachable(
+            f"{label} did not come up", why=f"{rental.provider}: {reason}", hint="gpucloud ps"
+        )
+    return instance if instance and instance.ssh else None
+
+
+def _answering(fleet: Fleet, rental: Rental, label: str) -> tuple[Instance, Connection]:
+    """Connect as soon as the host lets us in; while it boots it may refuse, or not know our key yet."""
+    from gpucloud.remote.connection import Connection
+
+    connect_s = fleet.config.duration("ssh.connect_timeout").total_seconds()
+    boots = not fleet.provider(rental).traits.outlives_instance
+    deadline = fleet.config.duration("launch.ready_timeout") if boots else timedelta(seconds=connect_s)
+    last: list[RemoteError] = []
+
+    def attempt() -> tuple[Instance, Connection] | None:
+        instance = _addressed(fleet, rental, label)
+        if instance is None or instance.ssh is None:
+            return None
+        known = _known_key(fleet, rental, instance.ssh)
+        endpoint = _endpoint(fleet, instance.ssh, label, known[0] if known else None)
+        try:
+            return instance, Connection(endpoint, timeout_s=connect_s)
+        except RemoteError as error:
+            if isinstance(error, HostKeyChanged) or not (boots or isinstance(error, HostUnreachable)):
+                raise
+            last[:] = [error]
+            return None
+
+    answer = poll(attempt, deadline)
+    if answer is None:
+        raise (
+            last[0]
+            if last
+            else HostUnreachable(
+                f"{label} did not come up",
+                why=f"its provider gave no address within {deadline}",
+                hint="gpucloud ps",
+            )
+        )
+    return answer
+
+
+def _take(fleet: Fleet, rental: Rental, connection: Connection, instance: Instance) -> None:
+    """Install the on-host program, claim the machine where it is shared, and set the lease."""
+    host, traits = on_host(connection, rental), fleet.provider(rental).traits
+    host.install(
+        slots=instance.slots or 0,
+        claim=f"{instance.cluster or rental.token} of {fleet.owner}",
+        notice_probe=traits.notice_probe,
+        at_end=POWER_OFF if traits.fuse is Fuse.POWER_OFF else "",
+    )
+    if rental.expires_at is not None:
+        left = (rental.expires_at - utcnow()).total_seconds()
+        # The jobs end a little before the machine does, so that what they leave can still be brought home.
+        host.lease(max(0, round(left - min(MARGIN_S, left / 10))))
+
+
+def _known_key(fleet: Fleet, rental: Rental, address: SshAddress) -> tuple[str, HostKeySource] | None:
+    """The host key that is known before the first contact, from the surest source there is."""
+    if rental.state is RentalState.REACHABLE and rental.host_key and rental.host_key_source:
+        return rental.host_key, rental.host_key_source
+    if rental.planted_key:
+        return rental.planted_key, HostKeySource.PLANTED
+    provider = fleet.provider(rental)
+    if isinstance(provider, ReportsHostKeys) and rental.ref:
+        keys = provider.host_keys(rental.ref)
+        if keys:
+            return keys[0], HostKeySource.PROVIDER
+    return fleet.store.pins.get(alias(address)) if provider.traits.outlives_instance else None
+
+
+def _endpoint(fleet: Fleet, address: SshAddress, label: str, pinned: str | None) -> Endpoint:
+    from gpucloud.remote.connection import Endpoint
+
+    jump = None
+    if address.jump:
+        known = fleet.store.pins.get(alias(address.jump))
+        jump = _endpoint(fleet, address.jump, f"the jump host of {label}", known[0] if known else None)
+    return Endpoint(address, fleet.identity().file, label, pinned, jump)
+
+
+def _remember_jump(fleet: Fleet, connection: Connection) -> None:
+    jump = connection.jump
+    while jump:
+        fleet.store.pins.add(alias(jump.endpoint.address), jump.host_key, HostKeySource.FIRST_CONTACT)
+        jump = jump.jump
+
+
+def alias(address: SshAddress) -> str:
+    """The name under which the host key of a lasting machine is pinned."""
+    return f"{address.host}:{address.port}"

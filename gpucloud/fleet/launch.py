@@ -1,0 +1,261 @@
+"""Renting: take offers in order, intent on disk before each call, until every node answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from gpucloud.errors import (
+    AuthError,
+    BalanceExhausted,
+    GpucloudError,
+    HostBusy,
+    HostCheckFailed,
+    NoCapacity,
+    ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    RemoteError,
+    StoreError,
+    Unreachable,
+    UsageError,
+)
+from gpucloud.fleet import Fleet
+from gpucloud.fleet.contact import node_label, reach
+from gpucloud.fleet.end import end, end_rental, lock_name, settle
+from gpucloud.fleet.plan import LaunchRequest, Plan
+from gpucloud.fleet.reconcile import refresh
+from gpucloud.model import (
+    Cluster,
+    ClusterState,
+    Event,
+    Offer,
+    Rental,
+    RentalState,
+    utcnow,
+)
+from gpucloud.parallel import results, run_all
+from gpucloud.provider import Fuse, LaunchSpec
+from gpucloud.store import new_id
+
+
+def existing(fleet: Fleet, request: LaunchRequest) -> Cluster | None:
+    """The cluster of that name when all of it is up, as its providers say now, and answers the request.
+
+    Raises:
+        UsageError: when there is one that is something else.
+    """
+    cluster = fleet.store.clusters.get(request.name)
+    if cluster is None or cluster.state is not ClusterState.READY:
+        return None
+    if cluster.nodes != request.nodes:
+        raise _differs(cluster, f"it has {cluster.nodes} node(s), {request.nodes} are asked for")
+    wishes = request.requirements.gpus
+    for rental in cluster.rentals:
+        if wishes and not any(wish.accepts(rental.gpu, rental.gpu_count) for wish in wishes):
+            raise _differs(cluster, f"it has {rental.gpu_count} x {rental.gpu or 'no GPU'}")
+    cluster = refresh(fleet, cluster)
+    return cluster if len(cluster.rentals) == cluster.nodes else None
+
+
+def launch(fleet: Fleet, plan: Plan) -> Cluster:
+    """Rent what the plan says and return when every node answers over SSH; a cluster that is up is reused.
+
+    A launch that was cut off is taken up again where it stopped. When a node cannot be had, the others are
+    ended, confirmed, before the error is raised.
+
+    Raises:
+        Locked: when another process is at work on that name.
+        NoCapacity, QuotaExceeded, AuthError, Unreachable: why the last offer failed.
+        HostCheckFailed: when machines were rented but none could be used.
+        TeardownUnconfirmed: when one that was given up may still be billing.
+    """
+    request = plan.request
+    with fleet.store.db.lock(lock_name(request.name)):
+        ready = existing(fleet, request)
+        if ready:
+            return ready
+        if fleet.store.db.needs_rebuild:
+            raise StoreError(
+                "nothing is rented until the books are rebuilt",
+                why="the database was damaged, so something may be billing that it does not know",
+                hint="gpucloud fsck --rebuild",
+            )
+        cluster = fleet.store.clusters.get(request.name)
+        if cluster and cluster.state is ClusterState.ENDING:
+            end(fleet, cluster, "its end had been cut off")
+            cluster = None
+        if cluster is None:
+            cluster = fleet.store.clusters.create(request.name, request.nodes, ephemeral=request.ephemeral)
+        return _fill(fleet, cluster, plan)
+
+
+def _fill(fleet: Fleet, cluster: Cluster, plan: Plan) -> Cluster:
+    """Bring up every node, at once, or none."""
+    attempt = _Attempt(fleet, cluster, plan)
+    try:
+        results(run_all({rank: partial(attempt.node, rank) for rank in range(cluster.nodes)}))
+    except Exception:
+        end(fleet, cluster, "not every node could be had" if cluster.nodes > 1 else "it could not be had")
+        raise
+    fleet.tell(Event("ready", f"{cluster.name}: ready"))
+    return fleet.store.clusters.update(cluster.id, ClusterState.READY)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One launch of one cluster; its nodes are brought up by a thread each."""
+
+    fleet: Fleet
+    cluster: Cluster
+    plan: Plan
+    dropped: set[str] = field(default_factory=set)
+    """Providers that are asked no more in this launch."""
+
+    def node(self, rank: int) -> Rental:
+        """Take up what was rented for this rank before, or rent along the offers until a machine answers."""
+        label = node_label(self.cluster, rank)
+        for rental in self.cluster.rentals:
+            if rental.rank == rank and (kept := self._resume(rental, label)):
+                return kept
+        failures: list[GpucloudError] = []
+        for offer in self.plan.offers:
+            if offer.provider not in self.dropped and (taken := self._take(offer, rank, label, failures)):
+                return taken
+        raise _verdict(failures, label)
+
+    def _resume(self, rental: Rental, label: str) -> Rental | None:
+        if rental.ref is None:
+            instance = settle(self.fleet.provider(rental), rental.token)
+            if instance is None:
+                self.fleet.store.journal.gone(rental.token, "its launch was cut off before it was made")
+                return None
+            self.fleet.store.journal.accept(rental.token, instance)
+            rental = self.fleet.store.journal.get(rental.token)
+        if rental.state is RentalState.ENDING:
+            end_rental(self.fleet, rental, "its end had been cut off")
+            return None
+        try:
+            return rental if rental.state is RentalState.REACHABLE else reach(self.fleet, rental, label)
+        except RemoteError as error:
+            self._discard(rental, label, error)
+            return None
+
+    def _take(self, offer: Offer, rank: int, label: str, failures: list[GpucloudError]) -> Rental | None:
+        """Rent one offer and wait until it answers; ``None``, with the failure noted, when that fails."""
+        try:
+            rental = self._rent(offer, rank)
+        except (NoCapacity, QuotaExceeded, RateLimited) as error:
+            if isinstance(error, QuotaExceeded) or (isinstance(error, NoCapacity) and error.lasting):
+                ttl = self.fleet.config.duration("launch.refusal_ttl")
+                self.fleet.store.refusals.add(offer, error.message, ttl)
+            self._refused(offer, error, failures)
+            return None
+        except (AuthError, Unreachable, BalanceExhausted) as error:
+            self.dropped.add(offer.provider)
+            self._refused(offer, error, failures)
+            return None
+        try:
+            return reach(self.fleet, rental, label)
+        except RemoteError as error:
+            failures.append(error)
+            self._discard(rental, label, error)
+            return None
+
+    def _refused(self, offer: Offer, error: GpucloudError, failures: list[GpucloudError]) -> None:
+        self.fleet.tell(Event("refused", f"{offer.id}: {error.message}"))
+        failures.append(error)
+
+    def _discard(self, rental: Rental, label: str, error: RemoteError) -> None:
+        """Never on to the next offer while this one may still bill."""
+        self.fleet.tell(Event("unusable", f"{label}: {error.message} ({error.why})"))
+        end_rental(self.fleet, self.fleet.store.journal.get(rental.token), "it could not be used")
+
+    def _rent(self, offer: Offer, rank: int) -> Rental:
+        """Intent, call, id: whatever happens in between is found again by the token."""
+        from gpucloud.remote.keys import new_key_pair
+
+        fleet, token = self.fleet, new_id("gc-", 20)
+        provider = fleet.registry.get(offer.provider)
+        host_key = new_key_pair() if provider.traits.plants_host_key else None
+        rental = self._intended(token, rank, offer, host_key.public if host_key else None)
+        fleet.store.journal.intend(rental)
+        spec = LaunchSpec(
+            token=token,
+            cluster=self.cluster.name,
+            rank=rank,
+            owner=fleet.owner,
+            public_key=fleet.identity().public,
+            host_key=host_key,
+            image=self.plan.request.image,
+            disk_gib=self.plan.request.disk_gib,
+            max_usd_per_hour=self.plan.request.requirements.max_usd_per_hour,
+            expires_at=rental.expires_at if provider.traits.fuse is Fuse.PROVIDER else None,
+        )
+        try:
+            instance = provider.launch(offer, spec)
+        except ProviderError as error:
+            found = settle(provider, token) if error.outcome_unknown else None
+            if found is None:
+                fleet.store.journal.gone(token, error.message)
+                raise
+            instance = found
+        fleet.store.journal.accept(token, instance)
+        fleet.tell(Event("rented", f"{offer.id} as {instance.ref.id}"))
+        return fleet.store.journal.get(token)
+
+    def _intended(self, token: str, rank: int, offer: Offer, planted_key: str | None) -> Rental:
+        lease, now = self.plan.lease(offer), utcnow()
+        return Rental(
+            token=token,
+            cluster_id=self.cluster.id,
+            rank=rank,
+            state=RentalState.INTENDED,
+            provider=offer.provider,
+            instance_type=offer.instance_type,
+            market=offer.market,
+            intended_at=now,
+            usd_per_hour=offer.usd_per_hour,
+            currency=offer.currency,
+            amount=offer.amount,
+            region=offer.region,
+            zone=offer.zone,
+            gpu=offer.gpu,
+            gpu_count=offer.gpu_count,
+            planted_key=planted_key,
+            expires_at=now + lease if lease is not None else None,
+        )
+
+
+def _differs(cluster: Cluster, why: str) -> UsageError:
+    return UsageError(
+        f"there is a cluster {cluster.name!r} already, and it is something else",
+        why=why,
+        hint=f"take another --name, or gpucloud down {cluster.name}",
+    )
+
+
+def _verdict(failures: Sequence[GpucloudError], label: str) -> GpucloudError:
+    """One error for a node that could not be had, of the kind that says most about what to do next."""
+    why = "; ".join(dict.fromkeys(error.message for error in failures))
+    full = [error for error in failures if isinstance(error, NoCapacity | HostBusy)]
+    if full or not failures:
+        return NoCapacity(
+            f"{label}: nobody had capacity",
+            provider=_provider(full),
+            why=why,
+            hint="try again later, or widen --gpu",
+        )
+    unusable = [error for error in failures if isinstance(error, RemoteError)]
+    if unusable:
+        return HostCheckFailed(
+            f"{label}: machines were rented but none could be used",
+            why="; ".join(f"{error.message} ({error.why})" for error in unusable),
+            hint="they are gone again; try another provider or region",
+        )
+    return failures[-1]
+
+
+def _provider(failures: Sequence[GpucloudError]) -> str:
+    return next((error.provider for error in failures if isinstance(error, ProviderError)), "")

@@ -1,0 +1,263 @@
+"""Bringing the books and the providers' own listings into agreement. Silence is not absence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from gpucloud.errors import UsageError
+from gpucloud.fleet import Fleet
+from gpucloud.fleet.end import end_rental, find, lock_name, settle
+from gpucloud.market import list_instances
+from gpucloud.model import (
+    Cluster,
+    ClusterState,
+    Event,
+    Failure,
+    Instance,
+    Market,
+    Rental,
+    RentalState,
+    utcnow,
+)
+from gpucloud.provider import Provider
+
+
+class FindingKind(StrEnum):
+    """What an instance is, seen from the books and from the listing."""
+
+    RUNNING = "running"
+    SHOULD_BE_GONE = "should-be-gone"
+    UNKNOWN = "unknown"
+    VANISHED = "vanished"
+    NOT_OURS = "not-ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One instance or rental. ``usd_per_hour`` is ``None`` when nobody states it."""
+
+    kind: FindingKind
+    provider: str
+    instance_id: str | None
+    token: str | None
+    cluster: str | None
+    usd_per_hour: Decimal | None
+    detail: str
+    instance: Instance | None = None
+
+    @property
+    def unexplained(self) -> bool:
+        """Whether it may bill although nothing in the books wants it."""
+        return self.kind in {FindingKind.SHOULD_BE_GONE, FindingKind.UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What ``fsck`` found; ``failures`` are the providers that could not be asked."""
+
+    findings: tuple[Finding, ...]
+    failures: tuple[Failure, ...]
+
+
+def refresh(fleet: Fleet, cluster: Cluster) -> Cluster:
+    """Ask the providers of a cluster whether its instances are still there, and note those that are not."""
+    for rental in cluster.rentals:
+        if rental.ref is None:
+            continue
+        instance = find(fleet.provider(rental), rental.token)
+        if _absent(fleet, rental, instance):
+            fleet.store.journal.gone(rental.token, _reason(instance))
+    return fleet.store.clusters.by_id(cluster.id)
+
+
+def fsck(fleet: Fleet) -> Report:
+    """Compare every provider's listing with the books, and correct the books where it proves them wrong.
+
+    Nothing is changed at any provider.
+    """
+    asked = _providers(fleet)
+    listed, failures = list_instances(asked, fleet.config.duration("offers.timeout").total_seconds())
+    books = {rental.token: rental for rental in fleet.store.journal.rentals(gone=True)}
+    findings = [
+        _judge(fleet, instance, books.get(instance.token or ""))
+        for instances in listed.values()
+        for instance in instances
+        if instance.alive
+    ]
+    shown = {instance.token: instance for instances in listed.values() for instance in instances}
+    for rental in books.values():
+        instance = shown.get(rental.token)
+        if rental.provider not in listed or rental.state is RentalState.GONE or (instance and instance.alive):
+            continue
+        finding = _unlisted(fleet, rental, instance)
+        findings += [finding] if finding else []
+    _close_empty_clusters(fleet)
+    return Report(tuple(findings), tuple(failures))
+
+
+def rebuild(fleet: Fleet) -> Report:
+    """Enter every instance that carries our tag into the books, after these were lost.
+
+    The books count as whole again only when every provider could be asked.
+    """
+    report = fsck(fleet)
+    for finding in report.findings:
+        if finding.kind is FindingKind.UNKNOWN:
+            try:
+                adopt(fleet, finding)
+            except UsageError as error:
+                fleet.tell(Event("warning", f"{error.message}: {error.why}"))
+    if not report.failures:
+        fleet.store.db.set_needs_rebuild(False)
+    return fsck(fleet)
+
+
+def end_finding(fleet: Fleet, finding: Finding) -> None:
+    """End what should be gone. Raises ``TeardownUnconfirmed`` when it is still there afterwards."""
+    assert finding.token is not None
+    end_rental(fleet, fleet.store.journal.get(finding.token), "fsck")
+
+
+def adopt(fleet: Fleet, finding: Finding) -> None:
+    """Enter an instance with our tag into the books, under the cluster name on its tag.
+
+    Raises:
+        UsageError: when the name is in use by a cluster that has that rank already.
+    """
+    instance = finding.instance
+    assert instance is not None and instance.token is not None
+    name = instance.cluster or instance.token
+    cluster = fleet.store.clusters.get(name)
+    rank = instance.rank or 0
+    if cluster is None:
+        cluster = fleet.store.clusters.create(name, rank + 1, ephemeral=False)
+    elif any(rental.rank == rank for rental in cluster.rentals):
+        raise UsageError(
+            f"{instance.ref.id} cannot be adopted as {name!r}",
+            why=f"the books have another instance of rank {rank} under that name",
+            hint="gpucloud fsck --fix, to end one of them",
+        )
+    fleet.store.journal.intend(_adopted(instance, cluster, rank))
+    fleet.store.journal.accept(instance.token, instance)
+    nodes = max(cluster.nodes, rank + 1)
+    fleet.store.clusters.resize(cluster.id, nodes)
+    if len(fleet.store.clusters.by_id(cluster.id).rentals) == nodes:
+        fleet.store.clusters.update(cluster.id, ClusterState.READY)
+
+
+def _adopted(instance: Instance, cluster: Cluster, rank: int) -> Rental:
+    assert instance.token is not None
+    return Rental(
+        token=instance.token,
+        cluster_id=cluster.id,
+        rank=rank,
+        state=RentalState.INTENDED,
+        provider=instance.provider,
+        instance_type=instance.instance_type or "unknown",
+        market=instance.market or Market.ON_DEMAND,
+        intended_at=instance.created_at or utcnow(),
+        usd_per_hour=instance.usd_per_hour,
+        region=instance.ref.region,
+    )
+
+
+def _providers(fleet: Fleet) -> list[Provider]:
+    """Every configured provider, and every other one of which the books know."""
+    known = {provider.name: provider for provider in fleet.registry.configured()}
+    for rental in fleet.store.journal.rentals(gone=True):
+        if rental.provider not in known:
+            known[rental.provider] = fleet.registry.get(rental.provider)
+    return [known[name] for name in sorted(known)]
+
+
+def _judge(fleet: Fleet, instance: Instance, rental: Rental | None) -> Finding:
+    """What a listed instance is; the books learn the id of one whose launch was cut off."""
+    if rental is None:
+        if instance.owner == fleet.owner:
+            return _finding(
+                FindingKind.UNKNOWN, instance, None, "carries our tag, but the books do not have it"
+            )
+        return _finding(
+            FindingKind.NOT_OURS, instance, None, f"belongs to {instance.owner or 'somebody else'}"
+        )
+    if rental.state is RentalState.GONE:
+        fleet.store.journal.reappeared(rental.token, instance)
+        return _finding(FindingKind.SHOULD_BE_GONE, instance, rental, "was thought gone, but is listed")
+    if rental.state is RentalState.ENDING:
+        return _finding(FindingKind.SHOULD_BE_GONE, instance, rental, "its end was cut off")
+    cluster = fleet.store.clusters.by_id(rental.cluster_id)
+    if rental.ref is None and not _at_work(fleet, cluster):
+        fleet.store.journal.accept(rental.token, instance)
+    detail = "up"
+    if cluster.state is ClusterState.LAUNCHING and not _at_work(fleet, cluster):
+        detail = (
+            f"its launch was cut off: gpucloud launch --name {cluster.name} or gpucloud down {cluster.name}"
+        )
+    return _finding(FindingKind.RUNNING, instance, rental, detail)
+
+
+def _unlisted(fleet: Fleet, rental: Rental, instance: Instance | None) -> Finding | None:
+    """What an open rental is that no listing shows alive; the books learn when it is proved to be gone."""
+    cluster = fleet.store.clusters.by_id(rental.cluster_id)
+    if _at_work(fleet, cluster):
+        return None
+    if rental.ref is None:
+        # Its launch was cut off; a listing that lags would hide what it made.
+        late = settle(fleet.provider(rental), rental.token)
+        if late is not None:
+            return _judge(fleet, late, rental)
+        reason = "its launch was cut off before it was made"
+    elif _absent(fleet, rental, instance):
+        reason = _reason(instance)
+    else:
+        return _rented(FindingKind.RUNNING, rental, cluster, "rented a moment ago, and not yet listed")
+    fleet.store.journal.gone(rental.token, reason)
+    return _rented(FindingKind.VANISHED, rental, cluster, f"{reason}; the books are closed")
+
+
+def _rented(kind: FindingKind, rental: Rental, cluster: Cluster, detail: str) -> Finding:
+    """A finding that only the books tell of."""
+    instance_id = rental.ref.id if rental.ref else None
+    price = Decimal(0) if kind is FindingKind.VANISHED else rental.usd_per_hour
+    return Finding(kind, rental.provider, instance_id, rental.token, cluster.name, price, detail)
+
+
+def _absent(fleet: Fleet, rental: Rental, instance: Instance | None) -> bool:
+    """Whether a listing proves that a rental is not there: not shown, and older than a listing may lag."""
+    if instance is not None:
+        return not instance.alive
+    lag = timedelta(seconds=fleet.provider(rental).traits.listing_lag_s)
+    return utcnow() - rental.intended_at > lag
+
+
+def _reason(instance: Instance | None) -> str:
+    if instance is not None and instance.interrupted:
+        return "its provider took it back"
+    return "its provider no longer lists it"
+
+
+def _at_work(fleet: Fleet, cluster: Cluster) -> bool:
+    return fleet.store.db.is_locked(lock_name(cluster.name))
+
+
+def _close_empty_clusters(fleet: Fleet) -> None:
+    for cluster in fleet.store.clusters.living():
+        if not cluster.rentals and not _at_work(fleet, cluster):
+            fleet.store.clusters.update(cluster.id, ClusterState.ENDED)
+
+
+def _finding(kind: FindingKind, instance: Instance, rental: Rental | None, detail: str) -> Finding:
+    price = rental.usd_per_hour if rental else instance.usd_per_hour
+    return Finding(
+        kind,
+        instance.provider,
+        instance.ref.id,
+        instance.token,
+        instance.cluster,
+        price,
+        detail,
+        instance,
+    )

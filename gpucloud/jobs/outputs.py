@@ -1,0 +1,67 @@
+"""Bringing a job's outputs home, verified, before its machine may go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpucloud.errors import GpucloudError, OutputsNotVerified
+from gpucloud.fleet.contact import Contacts
+from gpucloud.model import Event, Job, utcnow
+from gpucloud.quantities import format_bytes, format_count
+from gpucloud.remote.sync import Pulled, pull
+
+
+def collect(contacts: Contacts, job: Job, *, lenient: bool = False) -> Pulled:
+    """Pull what the job declared as outputs into its working directory.
+
+    With ``lenient`` an output that is not there is only told of: the job failed and may never have made it.
+
+    Raises:
+        OutputsNotVerified: when an output is missing, or is not here with the checksum the host computed.
+    """
+    into = Path(job.workdir or ".")
+    try:
+        # What an earlier pull brought is not taken for a change that the person made.
+        known = job.outputs_verified_at or job.created_at
+        pulled = pull(contacts.host(0), job.outputs, into, newer_than=known, beside=f".from-{job.id}")
+    except GpucloudError as error:
+        raise _unverified(job, f"{error.message}: {error.why}") from error
+    except OSError as error:
+        raise _unverified(job, str(error)) from error
+    for pattern in pulled.missing:
+        contacts.fleet.tell(Event("warning", f"output {pattern!r} matches nothing on the host"))
+    for name in pulled.refused:
+        contacts.fleet.tell(Event("warning", f"the link {name} leads out of the folder and was left there"))
+    if pulled.unverified:
+        raise _unverified(job, f"{len(pulled.unverified)} kept changing, {pulled.unverified[0]!r} among them")
+    if pulled.missing and not lenient:
+        raise _unverified(job, f"{pulled.missing[0]!r} matches nothing in its working directory")
+    for name, place in pulled.files.items():
+        if place != into / name:
+            contacts.fleet.tell(
+                Event("warning", f"{name} was changed here meanwhile; the job's is {place.name}")
+            )
+    _make_durable(pulled.files.values())
+    contacts.fleet.store.jobs.update(job.id, outputs_verified_at=utcnow())
+    if pulled.files:
+        summary = f"{format_count(len(pulled.files), 'output')}, {format_bytes(pulled.size)}, checksums agree"
+        contacts.fleet.tell(Event("verified", summary))
+    return pulled
+
+
+def _make_durable(files: Iterable[Path]) -> None:
+    """Machines are ended on the strength of these files, so they have to survive a power cut here."""
+    for file in files:
+        if not file.is_symlink():
+            with file.open("rb") as content:
+                os.fsync(content)
+
+
+def _unverified(job: Job, why: str) -> OutputsNotVerified:
+    return OutputsNotVerified(
+        f"the outputs of {job.id} are not home; the machine is kept, and goes on costing money",
+        why=why,
+        hint=f"gpucloud pull {job.cluster_name}, or gpucloud down {job.cluster_name} --discard-outputs",
+    )

@@ -1,0 +1,61 @@
+"""What must happen to a cluster's jobs before and after its end."""
+
+from __future__ import annotations
+
+from gpucloud.errors import OutputsNotVerified, RemoteError
+from gpucloud.fleet import Fleet
+from gpucloud.fleet.contact import Contacts
+from gpucloud.fleet.reconcile import refresh
+from gpucloud.jobs.logs import note, read
+from gpucloud.jobs.outputs import collect
+from gpucloud.jobs.submit import cancel, on_host_id
+from gpucloud.model import Cluster, ClusterState, Job, JobState, utcnow
+
+GRACE_S = 10
+
+
+def rescue_outputs(fleet: Fleet, cluster: Cluster) -> None:
+    """End running jobs and bring home, verified, every declared output and every log that is not home yet.
+
+    Raises:
+        OutputsNotVerified: when an output of a cluster that is still there could not be had.
+    """
+    jobs = [job for job in fleet.store.jobs.of(cluster) if not (job.state.over and _safe(job))]
+    if not jobs or cluster.state is not ClusterState.READY:
+        return
+    cluster = refresh(fleet, cluster)
+    if len(cluster.rentals) < cluster.nodes:
+        return  # it is gone already, and what was on it
+    with Contacts(fleet, cluster) as contacts:
+        for job in jobs:
+            _rescue(contacts, job)
+
+
+def _safe(job: Job) -> bool:
+    return not job.outputs or job.outputs_verified_at is not None
+
+
+def _rescue(contacts: Contacts, job: Job) -> None:
+    try:
+        cancel(contacts, job, grace_s=GRACE_S)
+        status = contacts.host(0).status(on_host_id(job))
+        if status.known:
+            read(contacts, job, lambda _: None)
+            job = note(contacts.fleet, job, status)
+    except RemoteError as error:
+        if _safe(job):
+            return
+        raise OutputsNotVerified(
+            f"the outputs of {job.id} are not home; the machine is kept, and goes on costing money",
+            why=f"{error.message}: {error.why}",
+            hint=f"try again, or gpucloud down {contacts.cluster.name} --discard-outputs",
+        ) from error
+    if not _safe(job):
+        collect(contacts, job, lenient=job.state is not JobState.SUCCEEDED)
+
+
+def close_jobs(fleet: Fleet, cluster: Cluster) -> None:
+    """Note that whatever was not over ended with its cluster."""
+    for job in fleet.store.jobs.of(cluster):
+        if not job.state.over:
+            fleet.store.jobs.update(job.id, state=JobState.CANCELLED, ended_at=utcnow())
