@@ -1,0 +1,150 @@
+"""The simulated market as a provider."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from gpucloud.errors import NotFound
+from gpucloud.http import retry_reads
+from gpucloud.model import (
+    Availability,
+    Gpu,
+    Instance,
+    InstanceRef,
+    InstanceState,
+    Market,
+    Offer,
+    Requirements,
+    utcnow,
+)
+from gpucloud.provider import (
+    Fuse,
+    Kind,
+    LaunchSpec,
+    Provider,
+    ProviderSettings,
+    Reach,
+    StoppedBilling,
+    Traits,
+)
+from gpucloud_local.adapter import making, to_instance, using
+
+if TYPE_CHECKING:
+    from gpucloud_local.api import Machine
+    from gpucloud_sim.api import Api
+
+T = TypeVar("T")
+
+HASTE = 20
+"""How many times as fast as a real vendor's the simulated faults pass."""
+
+
+class Sim(Provider):
+    """A market that does what its script says."""
+
+    name = "sim"
+    traits = Traits(
+        kind=Kind.PROCESS,
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        reach=Reach.SSH_KEY,
+        fuse=Fuse.PROVIDER,
+        billing_grain_s=1,
+        billing_minimum_s=0,
+        billed_while_stopped=StoppedBilling.UNSUPPORTED,
+        name_length=64,
+        idempotent_launch=False,
+        listing_lag_s=3,
+        interruption_notice_s=2,
+        notice_probe='test -e "$HOME/.interruption-notice"',
+    )
+
+    @classmethod
+    def configured(cls, settings: ProviderSettings) -> bool:
+        """When somebody asks for it by name, by config or by a script."""
+        return bool(settings.script or settings.table)
+
+    @cached_property
+    def _api(self) -> Api:
+        from gpucloud_sim.api import Api
+        from gpucloud_sim.script import parse
+
+        text = self.settings.script or str(self.settings.table.get("script", ""))
+        return Api(self.settings.state_dir, parse(text) if text else None)
+
+    def offers(self, requirements: Requirements) -> Iterable[Offer]:
+        """The price list; all of it can be had, except when the script says otherwise at launch."""
+        for line in self._read(self._api.prices):
+            yield Offer(
+                provider=self.name,
+                instance_type=line.instance_type,
+                market=Market.SPOT if line.spot else Market.ON_DEMAND,
+                usd_per_hour=line.usd_per_hour,
+                amount=line.usd_per_hour,
+                as_of=utcnow(),
+                source="simulation",
+                confidence="simulated",
+                gpu=Gpu.parse(line.gpu) if line.gpu else None,
+                gpu_count=line.gpu_count,
+                region=line.region,
+                availability=Availability.AVAILABLE,
+                vcpus=line.vcpus,
+                memory_gib=Decimal(line.memory_gib),
+                disk_gib=Decimal(100),
+            )
+
+    def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
+        """Rent one; never retried, like every launch."""
+        from gpucloud_local.api import Spec
+
+        asked = Spec(
+            token=spec.token,
+            cluster=spec.cluster,
+            rank=spec.rank,
+            owner=spec.owner,
+            created_at=utcnow(),
+            instance_type=offer.instance_type,
+            market=offer.market,
+            usd_per_hour=str(offer.usd_per_hour),
+            region=offer.region,
+            expires_at=spec.expires_at,
+        )
+        with making(self.name):
+            return to_instance(self.name, self._api.create(asked, spec.public_key))
+
+    def get(self, ref: InstanceRef) -> Instance:
+        """Look one up."""
+        return self._instance(*self._read(lambda: self._api.get(ref.id)))
+
+    def instances(self) -> Iterable[Instance]:
+        """List them, as late as the script says."""
+        return [self._instance(machine, ending) for machine, ending in self._read(self._api.list)]
+
+    def terminate(self, ref: InstanceRef) -> None:
+        """End one."""
+        with suppress(NotFound), using(self.name):
+            self._api.delete(ref.id)
+
+    def host_keys(self, ref: InstanceRef) -> tuple[str, ...]:
+        """The key that the instance's server made."""
+        with suppress(NotFound):
+            machine, _ = self._read(lambda: self._api.get(ref.id))
+            return (machine.status.host_key,) if machine.status else ()
+        return ()
+
+    def _instance(self, machine: Machine, ending: bool) -> Instance:
+        instance = to_instance(self.name, machine)
+        return replace(instance, state=InstanceState.TERMINATING) if ending and instance.alive else instance
+
+    def _read(self, request: Callable[[], T]) -> T:
+        with using(self.name):
+            return retry_reads(
+                request,
+                sleep=lambda seconds: time.sleep(seconds / HASTE),
+                clock=lambda: time.monotonic() * HASTE,
+            )
