@@ -1,0 +1,69 @@
+"""Words in, words out: the command line. The only part of gpucloud that touches the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from gpucloud.errors import GpucloudError, UsageError
+
+
+def main() -> None:
+    """Run the command that was typed and exit with its status."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(words: list[str]) -> int:
+    """Run one command and return its exit status; every failure becomes lines that tell what to do next."""
+    import click
+
+    from gpucloud.cli.app import Stopped
+    from gpucloud.cli.exit_codes import ExitCode, exit_code
+    from gpucloud.cli.render import out
+
+    own = words[: words.index("--")] if "--" in words else words
+    out.json = "--json" in own
+    try:
+        from gpucloud.cli import commands
+
+        commands.load(words)
+        return int(commands.app(words, prog_name="gpucloud", standalone_mode=False) or 0)
+    except click.UsageError as error:
+        message, _, hint = error.format_message().partition("\n")
+        path = error.ctx.command_path if error.ctx else "gpucloud"
+        out.error(UsageError(message.rstrip("."), hint=hint or f"{path} --help"))
+        return ExitCode.USAGE
+    except GpucloudError as error:
+        _trace(out.debug)
+        out.error(error)
+        return exit_code(error)
+    except (Stopped, KeyboardInterrupt, click.Abort):
+        out.note("")
+        out.note("gpucloud: interrupted; what is rented stays rented, and gpucloud ps shows what it costs")
+        return ExitCode.BY_PERSON
+    except BrokenPipeError:
+        return _reader_left()
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback for a person who did not ask
+        _trace(out.debug)
+        out.error(
+            GpucloudError(
+                "this should not have happened",
+                why=f"{type(error).__name__}: {error}",
+                hint="repeat it with --debug and report what it prints; gpucloud fsck shows what may bill",
+            )
+        )
+        return ExitCode.FAILURE
+
+
+def _trace(wanted: bool) -> None:
+    if wanted:
+        import traceback
+
+        traceback.print_exc()
+
+
+def _reader_left() -> int:
+    """Whoever read our output has had enough, as with ``| head``; nothing is wrong."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,115 @@
+"""What of an offer is shown, under which heading, and how it is written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gpucloud.cli.render import money
+from gpucloud.errors import UsageError
+from gpucloud.model import Offer, utcnow
+from gpucloud.quantities import format_age
+
+Value = Callable[[Offer], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One column: its heading, its value in JSON, and what a table has instead, if not the same."""
+
+    heading: str
+    value: Value
+    text: Value | None = None
+
+    def cell(self, offer: Offer) -> object:
+        """What a table has for an offer; ``None`` is unknown."""
+        return (self.text or self.value)(offer)
+
+
+def _yes(flag: bool | None) -> str | None:
+    return None if flag is None else "yes" if flag else "no"
+
+
+def _cents(offer: Offer) -> str | None:
+    return None if offer.usd_per_gpu_hour is None else f"{offer.usd_per_gpu_hour:.2f}"
+
+
+SHOWN: Final = {
+    "id": Shown("ID", lambda o: o.id),
+    "gpu": Shown("GPU", lambda o: str(o.gpu) if o.gpu else None),
+    "gpu_count": Shown("COUNT", lambda o: o.gpu_count),
+    "usd_per_gpu_hour": Shown("$/GPU-H", lambda o: money(o.usd_per_gpu_hour), _cents),
+    "usd_per_hour": Shown("$/H", lambda o: money(o.usd_per_hour), lambda o: f"{o.usd_per_hour:.2f}"),
+    "provider": Shown("PROVIDER", lambda o: o.provider),
+    "instance_type": Shown("TYPE", lambda o: o.instance_type),
+    "place": Shown("PLACE", lambda o: o.zone or o.region),
+    "region": Shown("REGION", lambda o: o.region),
+    "zone": Shown("ZONE", lambda o: o.zone),
+    "country": Shown("COUNTRY", lambda o: o.country),
+    "market": Shown("MARKET", lambda o: o.market),
+    "availability": Shown("AVAILABLE", lambda o: o.availability),
+    "availability_detail": Shown("AS IT SAYS", lambda o: o.availability_detail),
+    "vcpus": Shown("VCPUS", lambda o: o.vcpus),
+    "memory_gib": Shown("GIB", lambda o: money(o.memory_gib)),
+    "disk_gib": Shown("DISK", lambda o: money(o.disk_gib)),
+    "inet_down": Shown("DOWN", lambda o: o.inet_down_mbps),
+    "inet_up": Shown("UP", lambda o: o.inet_up_mbps),
+    "reliability": Shown("RELIABILITY", lambda o: money(o.reliability)),
+    "cuda": Shown("CUDA", lambda o: money(o.cuda)),
+    "driver": Shown("DRIVER", lambda o: o.driver),
+    "interconnect": Shown("INTERCONNECT", lambda o: o.interconnect),
+    "secure": Shown("SECURE", lambda o: o.secure, lambda o: _yes(o.secure)),
+    "verified": Shown("VERIFIED", lambda o: o.verified, lambda o: _yes(o.verified)),
+    "interruptions_per_hour": Shown("LOST/H", lambda o: money(o.interruptions_per_hour)),
+    "disk_usd_per_gib_month": Shown("$/GIB-MONTH", lambda o: money(o.disk_usd_per_gib_month)),
+    "egress_usd_per_gib": Shown("$/GIB OUT", lambda o: money(o.egress_usd_per_gib)),
+    "currency": Shown("CURRENCY", lambda o: o.currency),
+    "amount": Shown("AMOUNT", lambda o: money(o.amount)),
+    "as_of": Shown("AS OF", lambda o: o.as_of),
+    "age": Shown("AGE", lambda o: format_age(utcnow() - o.as_of)),
+    "source": Shown("SOURCE", lambda o: o.source),
+    "confidence": Shown("CONFIDENCE", lambda o: o.confidence),
+}
+"""Every column, in the order of ``--wide``; the keys are the words of JSON and ``--columns``."""
+
+USUAL: Final = (
+    "gpu",
+    "gpu_count",
+    "usd_per_gpu_hour",
+    "usd_per_hour",
+    "provider",
+    "instance_type",
+    "place",
+    "market",
+    "availability",
+    "vcpus",
+    "memory_gib",
+    "age",
+    "confidence",
+)
+
+
+def chosen(columns: str) -> tuple[str, ...]:
+    """``--columns``: names separated by commas. Raises ``UsageError`` for an unknown one."""
+    names = tuple(name.strip().lower() for name in columns.split(",") if name.strip())
+    for name in names:
+        if name not in SHOWN:
+            close = difflib.get_close_matches(name, SHOWN, n=1, cutoff=0.5)
+            raise UsageError(
+                f"there is no column {name!r}",
+                why=f"known are {', '.join(SHOWN)}",
+                hint=f"did you mean {close[0]!r}?" if close else "gpucloud offers --wide",
+            )
+    return names
+
+
+def to_json(offer: Offer) -> dict[str, object]:
+    """One offer as the schema ``gpucloud.offers/1`` has it."""
+    return {name: column.value(offer) for name, column in SHOWN.items() if name not in {"place", "age"}}
+
+
+def to_row(offer: Offer, columns: Sequence[str]) -> list[object]:
+    """One offer as a row of a table."""
+    return [SHOWN[name].cell(offer) for name in columns]

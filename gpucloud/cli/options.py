@@ -1,0 +1,263 @@
+"""The options that several commands share, each declared once, and what they add up to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, TypeVar
+
+import click
+import typer
+
+from gpucloud.cli.app import Command
+from gpucloud.errors import UsageError
+from gpucloud.model import GpuWish, Market, Requirements
+from gpucloud.quantities import parse_duration, parse_gib, parse_usd
+
+T = TypeVar("T")
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+_TYPED: Final = "gpucloud.typed"
+_MANY: Final = {"multiple": True}
+
+SEARCH: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("--provider", {**_MANY, "metavar": "NAME", "help": "Ask only this provider."}),
+    ("--region", {**_MANY, "metavar": "NAME", "help": "Only in this region or zone."}),
+    ("--country", {**_MANY, "metavar": "CODE", "help": "Only in this country, as in DE."}),
+    (
+        "--market",
+        {**_MANY, "type": click.Choice([market.value for market in Market]), "help": "Only sold like this."},
+    ),
+    ("--spot", {"is_flag": True, "help": "Spot offers: cheaper, and they may be taken back."}),
+    (
+        "--max-price",
+        {"metavar": "USD", "default": "", "help": "At most so many dollars an hour for one machine."},
+    ),
+    ("--min-vcpus", {"type": click.IntRange(1), "help": "At least so many vCPUs."}),
+    ("--min-memory", {"metavar": "SIZE", "default": "", "help": "At least so much memory."}),
+    ("--disk", {"metavar": "SIZE", "default": "", "help": "At least so much disk."}),
+    ("--interconnect", {**_MANY, "metavar": "NAME", "help": "Only with nvlink, ib or the like."}),
+    ("--secure-only", {"is_flag": True, "help": "Only in data centres that the provider vouches for."}),
+    ("--verified", {"is_flag": True, "help": "Only hosts that their marketplace has checked."}),
+    ("--where", {"metavar": "CONDITION", "default": "", "help": "As in 'inet_down>500 and cuda>=12.4'."}),
+)
+
+RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    (
+        "--name",
+        {"metavar": "NAME", "default": "", "help": "The cluster's name; one that is up is used again."},
+    ),
+    (
+        "--gpu",
+        {"metavar": "GPU", "default": "", "help": "H100, H100:8, H100-SXM-80:8, 24GB+; several with |."},
+    ),
+    *SEARCH,
+    ("--nodes", {"type": click.IntRange(1), "default": 1, "help": "How many machines."}),
+    ("--max-duration", {"metavar": "TIME", "default": "", "help": "End after 90s, 15m, 6h or 2d."}),
+    ("--max-cost", {"metavar": "USD", "default": "", "help": "End before it has cost more dollars."}),
+    ("--workdir", {"metavar": "DIR", "default": "", "help": "The folder to push, instead of this one."}),
+    ("--no-push", {"is_flag": True, "help": "Push no folder."}),
+    ("--output", {**_MANY, "metavar": "PATH", "help": "Bring this file, folder or glob home."}),
+    ("--env", {**_MANY, "metavar": "NAME[=VALUE]", "help": "A variable for the job."}),
+    ("--secret", {**_MANY, "metavar": "NAME", "help": "A variable of here for the job, never stored."}),
+    (
+        "--ready-timeout",
+        {"metavar": "TIME", "default": "", "help": "Give up a machine without SSH after this."},
+    ),
+    ("--yes", {"is_flag": True, "help": "Do it without asking."}),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typed:
+    """The shared options as they were typed."""
+
+    gpu: str = ""
+    provider: tuple[str, ...] = ()
+    region: tuple[str, ...] = ()
+    spot: bool = False
+    max_price: str = ""
+    min_vcpus: int | None = None
+    min_memory: str = ""
+    disk: str = ""
+    country: tuple[str, ...] = ()
+    market: tuple[str, ...] = ()
+    interconnect: tuple[str, ...] = ()
+    secure_only: bool = False
+    verified: bool = False
+    where: str = ""
+    name: str = ""
+    nodes: int = 1
+    max_duration: str = ""
+    max_cost: str = ""
+    workdir: str = ""
+    no_push: bool = False
+    output: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    secret: tuple[str, ...] = field(default=(), repr=False)
+    ready_timeout: str = ""
+    yes: bool = False
+
+    @classmethod
+    def of(cls, ctx: click.Context) -> Self:
+        """What was typed for the command that runs."""
+        return cls(**ctx.meta[_TYPED])
+
+    def requirements(
+        self, gpu: str | None = None, markets: tuple[Market, ...] = (Market.ON_DEMAND,)
+    ) -> Requirements:
+        """What is wanted. Raises ``UsageError`` naming the option that makes no sense."""
+        return Requirements(
+            gpus=gpus(self.gpu if gpu is None else gpu),
+            markets=self._markets or markets,
+            regions=self.region,
+            max_usd_per_hour=parsed("--max-price", self.max_price, parse_usd),
+            min_vcpus=self.min_vcpus,
+            min_memory_gib=_whole(parsed("--min-memory", self.min_memory, parse_gib)),
+            min_disk_gib=self.disk_gib,
+            countries=self.country,
+            interconnects=self.interconnect,
+            secure_only=self.secure_only,
+            verified_only=self.verified,
+            where=self.where,
+        )
+
+    @property
+    def _markets(self) -> tuple[Market, ...]:
+        return tuple(map(Market, {*self.market, *([Market.SPOT] if self.spot else [])}))
+
+    @property
+    def disk_gib(self) -> int | None:
+        """``--disk`` in whole GiB."""
+        return _whole(parsed("--disk", self.disk, parse_gib))
+
+    @property
+    def longest(self) -> timedelta | None:
+        """``--max-duration``."""
+        return parsed("--max-duration", self.max_duration, parse_duration)
+
+    @property
+    def dearest(self) -> Decimal | None:
+        """``--max-cost``."""
+        return parsed("--max-cost", self.max_cost, parse_usd)
+
+    @property
+    def folder(self) -> str | None:
+        """The folder to push. Raises ``UsageError`` for one that nobody means to send."""
+        return None if self.no_push else folder_to_push(self.workdir)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """``--output``. Raises ``UsageError`` for what is not below the folder that jobs run in."""
+        from gpucloud.taskfile import parse_output
+
+        return tuple(path for text in self.output if (path := parsed("--output", text, parse_output)))
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """The settings that options override."""
+        return {"launch.ready_timeout": self.ready_timeout} if self.ready_timeout else {}
+
+
+class Searching(Command):
+    """A command that looks for offers."""
+
+    shared = SEARCH
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params[-2:-2] = [
+            click.Option([name], expose_value=False, callback=_remember, **rest) for name, rest in self.shared
+        ]
+
+
+class Renting(Searching):
+    """A command that rents."""
+
+    shared = RENT
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    ctx.meta.setdefault(_TYPED, {})[param.name] = value
+
+
+def gpus(text: str) -> tuple[GpuWish, ...]:
+    """``--gpu``: wishes separated by ``|``."""
+    from gpucloud.catalog.names import parse_wish
+
+    wishes = [parsed("--gpu", part.strip(), parse_wish) for part in text.split("|")] if text else []
+    return tuple(wish for wish in wishes if wish)
+
+
+def parsed(option: str, text: str, parse: Callable[[str], T]) -> T | None:
+    """What an option means; ``None`` when it was not given. Raises ``UsageError`` naming it."""
+    try:
+        return parse(text) if text else None
+    except ValueError as error:
+        raise UsageError(
+            f"{option} makes no sense", why=str(error), hint="see --help for an example"
+        ) from error
+
+
+def variables(given: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """``--env``: NAME=VALUE, or NAME for the value that it has here. Raises ``UsageError``."""
+    found = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        found[_variable("--env", name)] = value if equals else _value_here("--env", name, environ)
+    return found
+
+
+def secrets(given: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """``--secret``: NAME for the value that it has here. Raises ``UsageError``; values are never told."""
+    for item in given:
+        if "=" in item:
+            raise UsageError(
+                "--secret takes a name, not a value",
+                why="what is on a command line can be read by everybody on this machine",
+                hint="export it, then --secret NAME",
+            )
+    return {_variable("--secret", name): _value_here("--secret", name, environ) for name in given}
+
+
+def _variable(option: str, name: str) -> str:
+    if not (name.isidentifier() and name.isascii()):
+        raise UsageError(
+            f"{option} names no variable", why="letters, digits and _ only", hint=f"{option} NAME"
+        )
+    return name
+
+
+def _value_here(option: str, name: str, environ: Mapping[str, str]) -> str:
+    if name not in environ:
+        raise UsageError(
+            f"the variable {name} is not set here",
+            why=f"{option} {name} passes it on",
+            hint=f"export {name}=...",
+        )
+    return environ[name]
+
+
+def folder_to_push(workdir: str) -> str:
+    """A folder by its whole path. Raises ``UsageError`` for one that nobody means to send."""
+    folder = Path(workdir or ".").expanduser().resolve()
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no folder {workdir}", why="it is what would be pushed", hint="ls, or --no-push"
+        )
+    if folder in {Path.home().resolve(), Path("/")}:
+        raise UsageError(
+            f"{folder} would be pushed whole",
+            why="it is your home folder or the whole disk, not a project",
+            hint="cd into a project, name it with --workdir, or give --no-push",
+        )
+    return str(folder)
+
+
+def _whole(size: Decimal | None) -> int | None:
+    return None if size is None else -int(-size // 1)

@@ -1,0 +1,137 @@
+"""``gpucloud providers``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpucloud.cli.app import group
+from gpucloud.cli.render import out
+
+if TYPE_CHECKING:
+    from gpucloud.catalog.cards import Card, Fact
+    from gpucloud.provider import Provider
+
+CARD_COLUMNS = ("FACT", "VALUE", "SOURCE", "AS OF")
+WIDEST_SITE = 22
+"""With more, a screen of 80 columns would cut off values."""
+
+COLUMNS = ("NAME", "SET UP", "RENTS", "MARKETS", "REACHED BY", "FUSE", "STOPPED BILLS")
+
+providers = group("providers", "The providers, and how to write one.")
+
+
+@providers.callback(invoke_without_command=True)
+def list_providers(ctx: typer.Context) -> None:
+    """Every provider, whether it is set up, and what it can do."""
+    if ctx.invoked_subcommand:
+        return
+    from gpucloud.cli.context import config
+    from gpucloud.registry import Registry
+
+    known = Registry(config()).known()
+    if out.json:
+        out.document("providers", providers=[_to_json(*row) for row in known.values()], failures=[])
+    else:
+        out.table(COLUMNS, [_to_row(*row) for row in known.values()])
+
+
+@providers.command()
+def show(name: Annotated[str, typer.Argument(help="A provider, set up or not.")]) -> None:
+    """A provider's billing card: what is known of its bills, with source and date.
+
+    Example: gpucloud providers show vast
+    """
+    from gpucloud.catalog.cards import card
+
+    found = card(name)
+    if out.json:
+        facts = [_fact_to_json(key, fact) for key, fact in found.facts.items()]
+        out.document("providers-show", provider=name, title=found.title, facts=facts, failures=[])
+        return
+    if sys.stdout.isatty():
+        out.table(CARD_COLUMNS, _shortened(found))
+        out.note(f"* with more to know: gpucloud explain {name} stop|terminate|interruption|egress|expiry")
+    else:
+        rows = [(key, _value(fact), fact.source, fact.as_of, fact.note) for key, fact in found.facts.items()]
+        out.table((*CARD_COLUMNS, "NOTE"), rows)
+
+
+@providers.command()
+def new(name: Annotated[str, typer.Argument(help="The provider's name: one lower-case word.")]) -> None:
+    """Write the skeleton of an adapter, with a test that knows it is not written yet.
+
+    Example: gpucloud providers new acme
+    """
+    from gpucloud.cli.scaffold import write_adapter
+
+    for file in write_adapter(Path.cwd(), name):
+        out.line(str(file))
+    out.note(f'add to BUILTIN in gpucloud/registry.py:  "{name}": "gpucloud_{name}:{name.capitalize()}",')
+    out.note(f"then: pytest tests/providers/{name}")
+
+
+def _shortened(card: Card) -> list[tuple[object, ...]]:
+    """The rows of a card for a screen: of a source the site, of a note that there is one."""
+    return [
+        (key, f"{_value(fact)} *" if fact.note else _value(fact), _site(fact.source), fact.as_of)
+        for key, fact in card.facts.items()
+    ]
+
+
+def _value(fact: Fact) -> str | int:
+    from gpucloud.catalog.cards import UNKNOWN
+
+    return UNKNOWN if fact.value is None else fact.value
+
+
+def _site(source: str | None) -> str | None:
+    """``acme.com`` of ``https://docs.acme.com/billing``; of a path the file."""
+    if source is None or "://" not in source:
+        return source and source.rpartition("/")[2]
+    site = source.partition("://")[2].partition("/")[0]
+    while len(site) > WIDEST_SITE and site.count(".") > 1:
+        site = site.partition(".")[2]
+    return site
+
+
+def _fact_to_json(key: str, fact: Fact) -> dict[str, object]:
+    return {
+        "fact": key,
+        "value": fact.value,
+        "source": fact.source,
+        "as_of": None if fact.as_of is None else fact.as_of.isoformat(),
+        "note": fact.note,
+    }
+
+
+def _to_json(adapter: type[Provider], set_up: bool) -> dict[str, object]:
+    traits = adapter.traits
+    return {
+        "name": adapter.name,
+        "configured": set_up,
+        "kind": traits.kind,
+        "markets": sorted(traits.markets),
+        "reach": traits.reach,
+        "fuse": traits.fuse,
+        "billed_while_stopped": traits.billed_while_stopped,
+        "billing_grain_s": traits.billing_grain_s,
+        "billing_minimum_s": traits.billing_minimum_s,
+        "interruption_notice_s": traits.interruption_notice_s,
+    }
+
+
+def _to_row(adapter: type[Provider], set_up: bool) -> tuple[object, ...]:
+    traits = adapter.traits
+    return (
+        adapter.name,
+        "yes" if set_up else "no",
+        traits.kind,
+        ", ".join(sorted(traits.markets)),
+        traits.reach,
+        traits.fuse,
+        traits.billed_while_stopped,
+    )

@@ -1,0 +1,173 @@
+"""The only door to the terminal: data to stdout, all the rest to stderr.
+
+On a terminal data is a table, piped it is tab-separated without header or colour, with ``--json`` it is one
+document. JSON and tab-separated text are written as they are, never through a layout engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from gpucloud.cli.exit_codes import exit_code
+from gpucloud.errors import GpucloudError
+from gpucloud.model import Event, Failure
+
+
+@dataclass(slots=True)
+class Output:
+    """How this command writes. ``json``: one document on stdout, also for a failure."""
+
+    json: bool = False
+    debug: bool = False
+
+    def document(self, schema: str, **fields: Any) -> None:
+        """Write the one JSON document of a command: ``gpucloud.SCHEMA/1``."""
+        body = {"schema": f"gpucloud.{schema}/1", **fields}
+        sys.stdout.write(json.dumps(body, default=_plain, ensure_ascii=False) + "\n")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Write rows of cells; ``None`` is shown as a dash."""
+        cells = [[_cell(value) for value in row] for row in rows]
+        if not sys.stdout.isatty():
+            sys.stdout.write("".join("\t".join(_flat(cell) for cell in row) + "\n" for row in cells))
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold" if colour() else "")
+        for column in columns:
+            table.add_column(column, no_wrap=True, justify="right" if "$" in column else "left")
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(no_color=not colour(), highlight=False, markup=False).print(table)
+
+    def csv(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Write rows as RFC 4180 has them, with a header; ``None`` is an empty field."""
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([["" if value is None else _plain_cell(value) for value in row] for row in rows])
+
+    def raw(self, data: bytes) -> None:
+        """Write bytes of a job or a file to stdout, now."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    def raw_error(self, data: bytes) -> None:
+        """Write bytes of a job to stderr, now."""
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
+
+    def line(self, text: str) -> None:
+        """Write a line of data to stdout."""
+        sys.stdout.write(text + "\n")
+
+    def note(self, text: str) -> None:
+        """Tell the person something, on stderr."""
+        with suppress(BrokenPipeError):
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def event(self, event: Event) -> None:
+        """Tell of a step while something goes on."""
+        self.note(f"{event.kind:>12}  {event.message}")
+
+    def failure(self, failure: Failure) -> None:
+        """Tell of a provider that could not answer."""
+        self.note(f"{failure.provider}: {failure.message}")
+
+    def error(self, error: GpucloudError) -> None:
+        """Three lines on stderr: what, why, what to type next; with ``--json`` also a document on stdout."""
+        code = exit_code(error)
+        self.note(f"gpucloud: {error.message}")
+        self.note(f"     why: {error.why}")
+        self.note(f"    next: {error.hint}")
+        if self.json:
+            self.document(
+                "error",
+                code=int(code),
+                name=error.code,
+                code_from="broker",
+                message=error.message,
+                why=error.why,
+                hint=error.hint,
+                retryable=error.retryable,
+            )
+
+
+out = Output()
+"""The output of this process."""
+
+
+def colour() -> bool:
+    """Whether colour is wanted on a terminal."""
+    if os.environ.get("CLICOLOR_FORCE", "0") != "0":
+        return True
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def interactive() -> bool:
+    """Whether there is somebody who could answer a question."""
+    refused = os.environ.get("GPUCLOUD_NO_INPUT") or os.environ.get("CI")
+    return not refused and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> bool:
+    """Put a yes-or-no question on stderr; anything but yes is no."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def money(amount: Decimal | None) -> str | None:
+    """Dollars as JSON has them: a decimal string."""
+    return None if amount is None else f"{amount.normalize():f}"
+
+
+def failures(found: Sequence[Failure]) -> list[dict[str, object]]:
+    """Providers that could not answer, as JSON has them."""
+    return [
+        {"provider": f.provider, "code": f.code, "message": f.message, "retryable": f.retryable}
+        for f in found
+    ]
+
+
+def local_time(moment: datetime | None) -> str | None:
+    """A time for a person: local, to the minute."""
+    return None if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return (local_time(value) or "") if sys.stdout.isatty() else _plain(value)
+    return str(value)
+
+
+def _plain_cell(value: object) -> object:
+    return _plain(value) if isinstance(value, datetime) else value
+
+
+def _flat(cell: str) -> str:
+    return " ".join(cell.split()) if set(cell) & set("\t\r\n") else cell
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return money(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)

@@ -1,0 +1,115 @@
+"""``gpucloud why``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpucloud.cli.app import app
+from gpucloud.cli.offer_view import SHOWN, to_json
+from gpucloud.cli.options import parsed
+from gpucloud.cli.render import money, out
+from gpucloud.errors import NothingMatched, UsageError
+from gpucloud.quantities import parse_gib
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from gpucloud.catalog.cache import Cache
+    from gpucloud.market.cost import Cost, Work
+    from gpucloud.model import Offer
+
+
+@app.command()
+def why(
+    offer: Annotated[str, typer.Argument(help="The id of an offer: gpucloud offers --columns id.")],
+    hours: Annotated[str, typer.Option(metavar="N", help="What a job of so many hours would cost.")] = "",
+    disk: Annotated[str, typer.Option(metavar="SIZE", help="With so much disk.")] = "",
+    egress: Annotated[str, typer.Option(metavar="SIZE", help="With so much traffic out of it.")] = "",
+) -> None:
+    """What is known of an offer, from where and since when, and what a job would cost by it, term by term.
+
+    Example: gpucloud why sim/sim.1x-h100/sim-east/spot --hours 6 --disk 200GB
+    """
+    from gpucloud.cli.context import config, offer_cache
+    from gpucloud.market.cost import cost
+
+    work = _work(hours, disk, egress)
+    with offer_cache(config()) as cache:
+        found = [(each, cost(each, work) if work else None) for each in _named(cache, offer)]
+    if out.json:
+        listing = [{**to_json(each), "cost": _cost_to_json(total)} for each, total in found]
+        out.document("why", offers=listing, failures=[])
+        return
+    for each, total in found:
+        cells = [(name, column.cell(each)) for name, column in SHOWN.items()]
+        out.table(("WHAT", "IS"), [(name, "unknown" if cell is None else cell) for name, cell in cells])
+        if total:
+            _tell(total)
+
+
+def _work(hours: str, disk: str, egress: str) -> Work | None:
+    """The job that was described, if one was. Raises ``UsageError``."""
+    from gpucloud.market.cost import Work, parse_hours
+
+    long, wide, far = (
+        parsed("--hours", hours, parse_hours),
+        parsed("--disk", disk, parse_gib),
+        parsed("--egress", egress, parse_gib),
+    )
+    if long is None:
+        if wide or far:
+            raise UsageError(
+                "--disk and --egress need --hours",
+                why="cost is over time",
+                hint="gpucloud why OFFER --hours 6",
+            )
+        return None
+    return Work(long, wide, far)
+
+
+def _named(cache: Cache, name: str) -> list[Offer]:
+    """Every offer of that id that is known. Raises ``NothingMatched``."""
+    from gpucloud.catalog.columns import COLUMNS
+    from gpucloud.catalog.where import Condition
+
+    found = cache.select(Condition(f"{COLUMNS['id'].sql} = ?", (name,)), order=["offers.usd_per_hour"])
+    if not found:
+        raise NothingMatched(
+            f"no offer {name!r} is known",
+            why=f"{cache.count()} offers are remembered, and it is none of them",
+            hint="gpucloud offers --columns id",
+        )
+    return found
+
+
+def _tell(total: Cost) -> None:
+    rows = [(term.name, _dollars(term.expected), _dollars(term.worst), term.how) for term in total.terms]
+    rows.append(("together", _dollars(total.expected), _dollars(total.worst), _remark(total)))
+    out.table(("TERM", "EXPECTED", "WORST", "HOW"), rows)
+
+
+def _remark(total: Cost) -> str:
+    if total.unknown:
+        return f"without {', '.join(total.unknown)}, which is not known"
+    return "nothing bounds it" if total.worst is None else ""
+
+
+def _dollars(amount: Decimal | None) -> str:
+    return "unknown" if amount is None else f"${amount:.4f}"
+
+
+def _cost_to_json(total: Cost | None) -> dict[str, object] | None:
+    if total is None:
+        return None
+    terms = [
+        {"name": t.name, "expected": money(t.expected), "worst": money(t.worst), "how": t.how}
+        for t in total.terms
+    ]
+    return {
+        "expected": money(total.expected),
+        "worst": money(total.worst),
+        "unknown": total.unknown,
+        "terms": terms,
+    }
