@@ -1,0 +1,16 @@
+"""Ask every provider at once, remember what they said, filter, rank, and say what was left out."""
+
+from gpucloud.market.ask import ask_all, list_instances, to_failure
+from gpucloud.market.order import grouped, ordered
+from gpucloud.market.search import SearchResult, Terms, search
+
+__all__ = [
+    "SearchResult",
+    "Terms",
+    "ask_all",
+    "grouped",
+    "list_instances",
+    "ordered",
+    "search",
+    "to_failure",
+]

@@ -1,0 +1,148 @@
+"""What a job would cost by an offer, term by term, as far as it is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
+
+from gpucloud.catalog.cards import Fact, card, names
+from gpucloud.model import Market, Offer
+
+SECONDS: Final = Decimal(3600)
+HOURS_IN_MONTH: Final = Decimal(730)
+"""As vendors count who state prices by the month: 365 days in 12 months."""
+
+HOPELESS: Final = 20
+"""So many interruptions are expected that nothing would ever be finished in one go."""
+
+COARSEST_S: Final = 3600
+"""Where a provider does not say in which steps it bills, at worst a begun hour counts as a whole one."""
+
+
+def parse_hours(text: str) -> Decimal:
+    """Read ``6``, ``1.5`` or ``6h``. Raises ``ValueError``."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*h?", text.strip(), re.ASCII)
+    if match is None or not Decimal(match[1]):
+        raise ValueError(f"{text!r} is no number of hours; write 6 or 1.5")
+    return Decimal(match[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job as far as the bill goes: hours of running, disk that it needs, traffic out to the internet."""
+
+    hours: Decimal
+    disk_gib: Decimal | None = None
+    egress_gib: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a cost in dollars; ``None`` is not known and not in the sum. ``how`` is the arithmetic."""
+
+    name: str
+    expected: Decimal | None
+    worst: Decimal | None
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The sum of its terms. ``worst`` is ``None`` when nothing bounds it."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def expected(self) -> Decimal:
+        """What is to be expected, without the terms that are not known."""
+        return sum((term.expected for term in self.terms if term.expected is not None), Decimal(0))
+
+    @property
+    def worst(self) -> Decimal | None:
+        """The most that it can be; ``None`` when a term has no bound."""
+        worst = [term.worst for term in self.terms]
+        return None if None in worst else sum((amount for amount in worst if amount is not None), Decimal(0))
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The terms of which not even what is to be expected is known."""
+        return tuple(term.name for term in self.terms if term.expected is None)
+
+
+def cost(offer: Offer, work: Work) -> Cost:
+    """The cost of a job by an offer: the instance, its disk, traffic, and for spot what is done twice."""
+    facts = card(offer.provider).facts if offer.provider in names() else {}
+    terms = [_instance(offer, work, facts)]
+    if offer.market is Market.SPOT:
+        terms.append(_redone(offer, work))
+    if work.disk_gib:
+        terms.append(_disk(offer, work))
+    if work.egress_gib:
+        terms.append(_egress(offer, work, facts))
+    return Cost(tuple(terms))
+
+
+def _instance(offer: Offer, work: Work, facts: Mapping[str, Fact]) -> Term:
+    grain, minimum = _seconds(facts, "billing_grain_s"), _seconds(facts, "billing_minimum_s")
+    wanted = max(work.hours * SECONDS, Decimal(minimum or 0))
+    expected, worst = _stepped(wanted, grain or 1), _stepped(wanted, grain or COARSEST_S)
+    steps = "in which steps it is billed is not known" if grain is None else f"billed in steps of {grain} s"
+    least = f", at least {minimum} s" if minimum else ""
+    return Term(
+        "instance",
+        offer.usd_per_hour * expected / SECONDS,
+        offer.usd_per_hour * worst / SECONDS,
+        f"${offer.usd_per_hour:f} an hour for {work.hours:f} h, {steps}{least}",
+    )
+
+
+def _redone(offer: Offer, work: Work) -> Term:
+    """What is expected to be run again when each interruption loses all that was done."""
+    chance = offer.interruptions_per_hour
+    if chance is None:
+        return Term("redone after interruptions", None, None, "how often it is taken back is not known")
+    if chance >= 1:
+        return Term("redone after interruptions", None, None, "it is always taken back within the hour")
+    if chance == 0:
+        return Term("redone after interruptions", Decimal(0), None, "none was seen, which promises nothing")
+    rate = -(1 - chance).ln()
+    if rate * work.hours > HOPELESS:
+        return Term("redone after interruptions", None, None, "it is taken back long before it is done")
+    again = ((rate * work.hours).exp() - 1) / rate - work.hours
+    how = f"taken back in {chance * 100:f} % of hours: {again:.2f} h again, if nothing is saved meanwhile"
+    return Term("redone after interruptions", offer.usd_per_hour * again, None, how)
+
+
+def _disk(offer: Offer, work: Work) -> Term:
+    price, wanted = offer.disk_usd_per_gib_month, work.disk_gib or Decimal(0)
+    if price is not None:
+        amount = price * wanted * work.hours / HOURS_IN_MONTH
+        how = f"${price:f} per GiB and month of {HOURS_IN_MONTH} h for {wanted:f} GiB and {work.hours:f} h"
+        return Term("disk", amount, amount, how)
+    if offer.disk_gib is not None and offer.disk_gib >= wanted:
+        return Term("disk", Decimal(0), Decimal(0), f"{offer.disk_gib:f} GiB come with it")
+    return Term("disk", None, None, "its price is not known")
+
+
+def _egress(offer: Offer, work: Work, facts: Mapping[str, Fact]) -> Term:
+    price = offer.egress_usd_per_gib
+    value = facts["egress_usd_per_gb"].value if "egress_usd_per_gb" in facts else None
+    if price is None and isinstance(value, str) and value != "varies":
+        price = Decimal(0) if value == "free" else Decimal(value)
+    if price is None:
+        return Term("traffic out", None, None, "its price is not known")
+    out = work.egress_gib or Decimal(0)
+    return Term("traffic out", price * out, price * out, f"${price:f} a GB for {out:f} GB")
+
+
+def _seconds(facts: Mapping[str, Fact], key: str) -> int | None:
+    value = facts[key].value if key in facts else None
+    return value if isinstance(value, int) else None
+
+
+def _stepped(seconds: Decimal, grain: int) -> Decimal:
+    """Rounded up to whole steps."""
+    return (seconds / grain).to_integral_value(ROUND_CEILING) * grain
