@@ -1,0 +1,128 @@
+"""How fast commands answer, as ratios to the start of Python itself, taken side by side in one run.
+
+The limits are medians. The machine may be busy with something else, which only ever makes a command look
+slower, so each has several rounds to show what it can do.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from gpucloud.catalog.cache import Cache
+from gpucloud.catalog.gpus import table
+from gpucloud.model import Market, Offer, utcnow
+
+ROUNDS = 5
+RUNS = 7
+MANY = 1_000_000
+PYTHON = [sys.executable, "-c", "pass"]
+GPUCLOUD = [str(Path(sys.executable).with_name("gpucloud"))]
+
+
+def offers(provider: str, count: int) -> Iterator[Offer]:
+    chance = random.Random(provider)
+    chips = [row.gpu for row in table()]
+    now = utcnow()
+    for number in range(count):
+        yield Offer(
+            provider=provider,
+            instance_type=f"type-{number}",
+            market=chance.choice([Market.SPOT, Market.ON_DEMAND]),
+            usd_per_hour=Decimal(chance.randrange(10**5, 10**7)) / 10**6,
+            as_of=now,
+            source="bench",
+            gpu=chance.choice(chips),
+            gpu_count=chance.choice([1, 2, 4, 8]),
+            region=f"region-{number % 20}",
+            zone=f"region-{number % 20}-a",
+            vcpus=chance.randrange(200),
+            memory_gib=Decimal(64),
+            inet_down_mbps=chance.randrange(10_000),
+            reliability=Decimal(chance.randrange(9_000, 10_000)) / 10_000,
+            cuda=Decimal("12.4"),
+            driver="550.54.14",
+            ref=str(number),
+        )
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A home in which a million offers are remembered."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "gpucloud").mkdir()
+    with Cache(home / "gpucloud" / "market.db") as cache:
+        for number in range(10):
+            provider = f"provider-{number}"
+            listed = offers(provider, MANY // 10)
+            cache.put(provider, listed, name="bench", live=False, at=utcnow())
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "XDG_DATA_HOME": str(home),
+        "GPUCLOUD_OFFERS_MAX_AGE": "1h",
+    }
+
+
+def seconds(words: list[str], environ: dict[str, str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(words, env=environ, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def ratio(command: list[str], environ: dict[str, str], limit: float) -> float:
+    """The median time of a command over that of Python; the best of some rounds, as soon as one will do."""
+    best = float("inf")
+    seconds(command, environ)
+    for _ in range(ROUNDS):
+        pairs = [(seconds(command, environ), seconds(PYTHON, environ)) for _ in range(RUNS)]
+        ours, python = (statistics.median(column) for column in zip(*pairs, strict=True))
+        best = min(best, ours / python)
+        if best <= limit:
+            break
+    return best
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "limit"),
+    [
+        ("--version", 10),
+        ("--help", 10),
+        ("ps", 15),
+        ("providers", 15),
+        ("offers H100 --json", 15),
+        ("offers H100 --json --offline", 15),
+        ("offers --json --offline --where inet_down>5000", 40),
+        ("offers --json --offline --where reliability>0.99", 40),
+    ],
+)
+def test_a_command_takes_so_many_times_as_long_as_python_takes_to_start(
+    environ: dict[str, str], words: str, limit: float
+) -> None:
+    assert ratio([*GPUCLOUD, *words.split(" ")], environ, limit) <= limit
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells it like this")
+def test_a_million_offers_do_not_fill_the_memory(environ: dict[str, str]) -> None:
+    # The most that the process ever had; the figure of getrusage may be that of the process it came from.
+    script = (
+        "import sys; from gpucloud.cli import execute;"
+        "assert execute(['offers', 'H100', '--json']) == 0;"
+        "lines = dict(line.split(':', 1) for line in open('/proc/self/status'));"
+        "print(lines['VmHWM'].split()[0], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environ, check=True, capture_output=True, text=True
+    )
+    assert int(done.stderr.splitlines()[-1]) <= 80 * 1024

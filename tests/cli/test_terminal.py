@@ -1,0 +1,126 @@
+"""A person at a terminal: tables, questions, a shell."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pexpect
+import pytest
+
+from tests.harness.cli import Cli
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def at_terminal(
+    cli: Cli, *words: str, columns: int = 100, env: Mapping[str, str] = MappingProxyType({})
+) -> pexpect.spawn[str]:
+    return pexpect.spawn(
+        sys.executable,
+        ["-m", "gpucloud", *words],
+        cwd=str(cli.project),
+        env={**cli.environ, "TERM": "xterm-256color", **env},
+        encoding="utf-8",
+        dimensions=(40, columns),
+        timeout=60,
+    )
+
+
+def finish(process: pexpect.spawn[str]) -> str:
+    text = str(process.read())
+    process.close()
+    return ANSI.sub("", text).replace("\r\n", "\n")
+
+
+def test_a_table_has_a_header_and_local_times(cli: Cli) -> None:
+    table = finish(at_terminal(cli, "offers", "--provider", "sim", columns=140))
+    assert table.startswith("GPU ")
+    assert "AVAILABLE" in table.splitlines()[0]
+    assert "RTX4090-24" in table
+
+
+@pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])
+def test_colour_is_left_out_where_it_is_not_wanted(cli: Cli, variable: str) -> None:
+    process = at_terminal(cli, "offers", "--provider", "sim", env={variable: "dumb"})
+    assert "\x1b[" not in process.read()
+    process.close()
+
+
+def test_a_paid_launch_asks_and_no_is_no(cli: Cli) -> None:
+    words = ("launch", "--name", "x", "--no-push", "--provider", "sim:boot=0s")
+    asked = at_terminal(cli, *words)
+    asked.expect(r"Rent it, for at most \$[0-9.]+\? \[y/N\]")
+    asked.sendline("n")
+    assert "nothing was done" in finish(asked)
+    assert asked.exitstatus == 2
+    assert cli.ok("ps").out == ""
+
+    asked = at_terminal(cli, *words)
+    asked.expect(r"\[y/N\]")
+    asked.sendline("y")
+    finish(asked)
+    assert asked.exitstatus == 0
+    ending = at_terminal(cli, "down", "x")
+    ending.expect(r"End it\? \[y/N\]")
+    ending.sendline("yes")
+    assert "gone, confirmed" in finish(ending)
+
+
+def test_a_free_launch_does_not_ask(cli: Cli) -> None:
+    process = at_terminal(cli, "run", "--no-push", "--", "echo hello")
+    assert "hello" in finish(process)
+    assert process.exitstatus == 0
+
+
+def test_ctrl_c_at_a_question_is_130(cli: Cli) -> None:
+    process = at_terminal(cli, "launch", "--no-push", "--provider", "sim:boot=0s")
+    process.expect(r"\[y/N\]")
+    process.sendintr()
+    assert "interrupted" in finish(process)
+    assert process.exitstatus == 130
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["system ssh", "built-in"])
+def test_ssh_is_a_shell_in_the_pushed_folder(cli: Cli, own: bool) -> None:
+    import shutil
+
+    if not own and shutil.which("ssh") is None:
+        pytest.skip("there is no ssh on this machine")
+    (cli.project / "pushed.txt").write_text("x")
+    cli.ok("launch", "--name", "x")
+    without_ssh = str(cli.project.parent / "bin")
+    shell = at_terminal(cli, "ssh", "x", env={"PATH": without_ssh} if own else {})
+    shell.expect("[#$] ")
+    shell.sendline("echo $((40 + 2)) $(ls); stty size; exit 5")
+    shell.expect(r"42 pushed.txt")
+    shell.expect("40 100")
+    finish(shell)
+    assert shell.exitstatus == 5
+
+
+def test_ssh_runs_a_command_with_the_system_s_ssh(cli: Cli) -> None:
+    import shutil
+
+    if shutil.which("ssh") is None:
+        pytest.skip("there is no ssh on this machine")
+    cli.ok("launch", "--name", "x", "--no-push")
+    done = cli("ssh", "x", "--", "echo over ssh; exit 4")
+    assert (done.code, done.out) == (4, "over ssh\n")
+    config = cli.ok("config", "ssh").out.strip()
+    assert not (cli.project.parent / ".ssh").exists()
+    assert "StrictHostKeyChecking yes" in Path(config).read_text()
+
+
+def test_the_ssh_include_is_one_line_and_only_on_request(cli: Cli) -> None:
+    theirs = cli.project.parent / ".ssh" / "config"
+    theirs.parent.mkdir(mode=0o700)
+    theirs.write_text("Host mine\n  HostName example.org\n")
+    cli.ok("config", "ssh", "--install")
+    cli.ok("config", "ssh", "--install")
+    text = theirs.read_text()
+    assert text.count("Include ") == 1
+    assert text.endswith("Host mine\n  HostName example.org\n")

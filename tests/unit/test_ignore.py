@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpucloud.errors import SyncFailed
+from gpucloud.remote.ignore import IgnoreRules
+
+GIT = shutil.which("git")
+needs_git = pytest.mark.skipif(GIT is None, reason="git is not installed, and it is what is compared with")
+
+# fmt: off
+NAMES = [
+    "a", "b", "ab", "abc", "A", "a b", "é", "aé", "#a", "!a", "a.b", "a]", "[a]", "*", "a\nb", "-", "\\",
+]
+WORDS = [
+    *"abcA/*?!#-]^.: \t\r\\é", "**", "/**", "**/", "**/**", "***", "\\#", "\\!", "\\*", "\\[", "\\\\", "\\ ",
+    "[ab]", "[!a]", "[^b]", "[a-c]", "[c-a]", "[]a]", "[!]a]", "[a-]", "[-a]", "[\\]a]", "[a\\-c]", "[a", "[",
+    "[é]", "[[a]", "[a/b]", "[!/]", "[&&a]", "[[:alpha:]]", "[![:upper:]]", "[[:space:]]", "[[:punct:]x]",
+    "[[:bad:]]", "[[:alpha]",
+]
+# fmt: on
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without settings: those of the person who runs the tests must not count."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for name in ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+def make_repository(root: Path) -> None:
+    """The least that git takes for a repository; ``git init`` would copy its templates."""
+    for folder in ("objects", "refs", "info"):
+        (root / ".git" / folder).mkdir(parents=True)
+    (root / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+
+
+def left_out(root: Path, rules: IgnoreRules | None = None, inside: str = "") -> set[str]:
+    """Walk as ``scan`` does and name everything that is excluded, with what is below it."""
+    rules = rules or IgnoreRules.at(root)
+    excluded = set()
+    for entry in os.scandir(root):
+        path = inside + entry.name
+        folder = entry.is_dir(follow_symlinks=False)
+        if entry.name == ".git":
+            assert rules.excludes(entry.name, folder=folder)
+        elif rules.excludes(entry.name, folder=folder):
+            excluded |= {path} | {f"{path}/{below}" for below in everything(Path(entry.path)) if folder}
+        elif folder:
+            excluded |= left_out(Path(entry.path), rules.inside(entry.name, entry.path), path + "/")
+    return excluded
+
+
+def everything(root: Path) -> list[str]:
+    paths = [path.relative_to(root) for path in root.rglob("*")]
+    return [str(path) for path in paths if ".git" not in path.parts]
+
+
+def ignored_by_git(root: Path, paths: list[str]) -> set[str]:
+    assert GIT
+    asked = subprocess.run(
+        [GIT, "check-ignore", "--no-index", "--stdin", "-z", "-v", "-n"],
+        cwd=root,
+        input=b"\0".join(map(os.fsencode, paths)),
+        capture_output=True,
+        check=False,
+    )
+    assert asked.returncode in {0, 1}, asked.stderr
+    fields = [os.fsdecode(field) for field in asked.stdout.split(b"\0")]
+    verdicts = list(zip(fields[0::4], fields[2::4], fields[3::4], strict=False))
+    assert len(verdicts) == len(paths)
+    return {path for source, pattern, path in verdicts if source and not pattern.startswith("!")}
+
+
+trees = st.sets(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(tuple), min_size=1, max_size=12)
+lines = st.one_of(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map("".join),
+    st.lists(st.sampled_from([*NAMES[:8], "*", "**", "?"]), min_size=1, max_size=4).map("/".join),
+    st.text("ab[]!^-\\:*?/ #é", max_size=8),
+    st.sampled_from(NAMES),
+)
+starts, ends = st.sampled_from(["", "", "!", "/"]), st.sampled_from(["", "", "/", "/**", " ", "/*"])
+# In **\/b git wants at least one folder for the stars, and we do not: nobody escapes a slash.
+rules = st.tuples(starts, lines, ends).map("".join).filter(lambda line: "**\\/" not in line)
+rules_files = st.lists(rules, max_size=6).map("\n".join)
+
+
+@needs_git
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    tree=trees,
+    in_root=rules_files,
+    in_folder=st.dictionaries(st.sampled_from(["a", "b", "a/b", "ab"]), rules_files, max_size=2),
+    info_exclude=rules_files,
+    global_excludes=rules_files,
+    repository=st.sampled_from(["", "a", "a/b"]),
+)
+def test_rules_are_those_of_git(
+    home: Path,
+    tree: set[tuple[str, ...]],
+    in_root: str,
+    in_folder: dict[str, str],
+    info_exclude: str,
+    global_excludes: str,
+    repository: str,
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        make_repository(root)
+        for path in sorted(tree, key=len, reverse=True):
+            target = root.joinpath(*path)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(b"")
+        for folder, text in {"": in_root, **in_folder}.items():
+            if (root / folder).is_dir():
+                (root / folder / ".gitignore").write_text(text, newline="")
+        (root / ".git" / "info" / "exclude").write_text(info_exclude, newline="")
+        excludes = home / ".config" / "git" / "ignore"
+        excludes.parent.mkdir(parents=True, exist_ok=True)
+        excludes.write_text(global_excludes, newline="")
+        theirs = ignored_by_git(root, everything(root))
+        assert left_out(root) == theirs
+
+        pushed = root / repository
+        if repository and pushed.is_dir() and repository not in theirs:
+            below = {
+                path.removeprefix(repository + "/") for path in theirs if path.startswith(repository + "/")
+            }
+            assert left_out(pushed) == below
+
+
+CORNERS = r"""
+a**/b
+d/a**
+/a[[:space:]]b
+[[:punct:]]
+/d[^x]a
+d//
+d\/a
+?\/**
+[]a]
+[!]a]
+[\]]
+[c-a]
+[a-]
+[[:bad:]]
+[a
+a?
+[é]
+**/*
+d/**
+d/**/
+/**
+/*/
+*/
+!d/
+\!a
+\#a
+"""
+
+
+@needs_git
+@pytest.mark.parametrize(
+    "line", [*CORNERS.splitlines(), "a \r", "a\t", "a  ", "a\\ ", "\u00e0\u00a0", "a\0b"]
+)
+def test_corners_are_those_of_git(tmp_path: Path, line: str) -> None:
+    make_repository(tmp_path)
+    tree = dict.fromkeys(
+        ["a", "aé", "ab", "a b", "a ", "a\t", "b", "]", "-", "!a", "#a", "d/a", "d/ax/b", "é", "à"], ""
+    )
+    write(tmp_path, tree)
+    (tmp_path / ".gitignore").write_text(f"*.c\n{line}\n", newline="")
+    assert left_out(tmp_path) == ignored_by_git(tmp_path, everything(tmp_path))
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
+def test_gpucloudignore_wins_over_the_gitignore_beside_it(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            ".gitignore": "data/\n*.log\n",
+            ".gpucloudignore": "!data/\n*.bin\n",
+            "data/x": "",
+            "y.bin": "",
+            "z.log": "",
+            "sub/.gitignore": "!*.bin\n",
+            "sub/y.bin": "",
+        },
+    )
+    assert left_out(tmp_path) == {"y.bin", "z.log"}
+
+
+def test_the_git_folder_is_never_sent(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "!.git\n", ".git": "gitdir: elsewhere\n", "sub/.git/HEAD": ""})
+    rules = IgnoreRules.at(tmp_path)
+    assert rules.excludes(".git", folder=False)
+    assert rules.inside("sub", tmp_path / "sub").excludes(".git", folder=True)
+
+
+def test_a_folder_that_is_excluded_itself_can_be_sent(tmp_path: Path) -> None:
+    make_repository(tmp_path)
+    write(tmp_path, {".gitignore": "build/\n*.o\n", "build/app": "", "build/main.o": ""})
+    assert left_out(tmp_path / "build") == {"main.o"}
+
+
+def test_rules_above_the_repository_do_not_count(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "x\n", "repository/x": ""})
+    make_repository(tmp_path / "repository")
+    assert left_out(tmp_path / "repository") == set()
+
+
+def test_a_symlink_to_a_folder_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "data").symlink_to("target")
+    (tmp_path / ".gitignore").write_text("data/\n")
+    assert left_out(tmp_path) == set()
+
+
+def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe")
+    write(tmp_path, {name: "", "kept": ""})
+    (tmp_path / ".gitignore").write_bytes(b"\xef\xbb\xbf\xff?\n\x80\0\n[\xff\n" + b"\xff" * 2_000_000)
+    assert left_out(tmp_path) == {name}
+
+
+@needs_git
+def test_a_gitignore_that_is_a_symlink_is_not_followed(tmp_path: Path) -> None:
+    make_repository(tmp_path)
+    write(tmp_path, {"rules": "a\n", "a": ""})
+    (tmp_path / ".gitignore").symlink_to("rules")
+    assert left_out(tmp_path) == ignored_by_git(tmp_path, ["a"]) == set()
+    (tmp_path / ".gpucloudignore").symlink_to("rules")
+    assert left_out(tmp_path) == {"a"}
+
+
+def test_an_ignore_file_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, {"a": ""})
+    (tmp_path / ".gitignore").mkdir()
+    os.mkfifo(tmp_path / ".gpucloudignore")
+    assert left_out(tmp_path) == set()
+
+
+def test_an_ignore_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".gpucloudignore").symlink_to(".gpucloudignore")
+    with pytest.raises(SyncFailed, match=r"\.gpucloudignore") as failed:
+        IgnoreRules.at(tmp_path)
+    assert failed.value.why and failed.value.hint
+
+
+@needs_git
+def test_the_excludes_file_that_git_is_configured_to_use(tmp_path: Path, home: Path) -> None:
+    make_repository(tmp_path)
+    write(home, {"mine": "a\n!b\n", ".config/git/ignore": "c\n"})
+    write(tmp_path, {"a": "", "b": "", "c": "", ".git/info/exclude": "b\n"})
+    (tmp_path / ".git" / "config").write_text("[core]\n\texcludesFile = ~/mine\n")
+    assert left_out(tmp_path) == ignored_by_git(tmp_path, ["a", "b", "c"]) == {"a", "b"}
+    (tmp_path / ".git" / "config").write_text("[core]\n\texcludesFile =\n")
+    assert left_out(tmp_path) == ignored_by_git(tmp_path, ["a", "b", "c"]) == {"b"}
+
+
+def test_without_git_the_default_excludes_file_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"config/git/ignore": "a\n", "tree/a": "", "tree/b": ""})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert left_out(tmp_path / "tree") == {"a"}
+
+
+@needs_git
+def test_a_work_tree_shares_the_exclude_file_of_its_repository(tmp_path: Path) -> None:
+    main, other = tmp_path / "main", tmp_path / "other"
+    who = ["-c", "user.name=n", "-c", "user.email=e"]
+    for command in (
+        ["init", "-q", str(main)],
+        ["-C", str(main), *who, "commit", "-q", "--allow-empty", "-m", "first"],
+        ["-C", str(main), "worktree", "add", "-q", str(other)],
+    ):
+        subprocess.run([str(GIT), *command], check=True, capture_output=True)
+    write(main, {".git/info/exclude": "a\n"})
+    write(other, {"a": "", "b": ""})
+    assert left_out(other) == ignored_by_git(other, ["a", "b"]) == {"a"}
