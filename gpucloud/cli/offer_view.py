@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.cli.render import money
 from gpucloud.errors import UsageError
 from gpucloud.model import Offer, utcnow
 from gpucloud.quantities import format_age
+
+if TYPE_CHECKING:
+    from gpucloud.market.cost import Work
 
 Value = Callable[[Offer], Any]
 
@@ -32,15 +36,17 @@ def _yes(flag: bool | None) -> str | None:
     return None if flag is None else "yes" if flag else "no"
 
 
-def _cents(offer: Offer) -> str | None:
-    return None if offer.usd_per_gpu_hour is None else f"{offer.usd_per_gpu_hour:.2f}"
+def _dollars(amount: Decimal | None) -> str | None:
+    return None if amount is None else f"{amount:.2f}"
 
 
 SHOWN: Final = {
     "id": Shown("ID", lambda o: o.id),
     "gpu": Shown("GPU", lambda o: str(o.gpu) if o.gpu else None),
     "gpu_count": Shown("COUNT", lambda o: o.gpu_count),
-    "usd_per_gpu_hour": Shown("$/GPU-H", lambda o: money(o.usd_per_gpu_hour), _cents),
+    "usd_per_gpu_hour": Shown(
+        "$/GPU-H", lambda o: money(o.usd_per_gpu_hour), lambda o: _dollars(o.usd_per_gpu_hour)
+    ),
     "usd_per_hour": Shown("$/H", lambda o: money(o.usd_per_hour), lambda o: f"{o.usd_per_hour:.2f}"),
     "provider": Shown("PROVIDER", lambda o: o.provider),
     "instance_type": Shown("TYPE", lambda o: o.instance_type),
@@ -91,25 +97,46 @@ USUAL: Final = (
 )
 
 
-def chosen(columns: str) -> tuple[str, ...]:
+def priced(work: Work) -> dict[str, Shown]:
+    """Every column, with what a job would cost."""
+    from gpucloud.market.cost import cost
+
+    def expected(offer: Offer) -> Decimal:
+        return cost(offer, work).expected
+
+    def worst(offer: Offer) -> Decimal | None:
+        return cost(offer, work).worst
+
+    def unknown(offer: Offer) -> list[str]:
+        return list(cost(offer, work).unknown)
+
+    return {
+        **SHOWN,
+        "cost": Shown("$ COST", lambda o: money(expected(o)), lambda o: f"{expected(o):.2f}"),
+        "cost_worst": Shown("$ WORST", lambda o: money(worst(o)), lambda o: _dollars(worst(o))),
+        "cost_without": Shown("WITHOUT", unknown, lambda o: ", ".join(unknown(o)) or None),
+    }
+
+
+def chosen(columns: str, shown: Mapping[str, Shown]) -> tuple[str, ...]:
     """``--columns``: names separated by commas. Raises ``UsageError`` for an unknown one."""
     names = tuple(name.strip().lower() for name in columns.split(",") if name.strip())
     for name in names:
-        if name not in SHOWN:
-            close = difflib.get_close_matches(name, SHOWN, n=1, cutoff=0.5)
+        if name not in shown:
+            close = difflib.get_close_matches(name, shown, n=1, cutoff=0.5)
             raise UsageError(
                 f"there is no column {name!r}",
-                why=f"known are {', '.join(SHOWN)}",
+                why=f"known are {', '.join(shown)}",
                 hint=f"did you mean {close[0]!r}?" if close else "gpucloud offers --wide",
             )
     return names
 
 
-def to_json(offer: Offer) -> dict[str, object]:
+def to_json(offer: Offer, shown: Mapping[str, Shown] = SHOWN) -> dict[str, object]:
     """One offer as the schema ``gpucloud.offers/1`` has it."""
-    return {name: column.value(offer) for name, column in SHOWN.items() if name not in {"place", "age"}}
+    return {name: column.value(offer) for name, column in shown.items() if name not in {"place", "age"}}
 
 
-def to_row(offer: Offer, columns: Sequence[str]) -> list[object]:
+def to_row(offer: Offer, columns: Sequence[str], shown: Mapping[str, Shown] = SHOWN) -> list[object]:
     """One offer as a row of a table."""
-    return [SHOWN[name].cell(offer) for name in columns]
+    return [shown[name].cell(offer) for name in columns]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
 
 import click
 import typer
@@ -17,6 +17,9 @@ from gpucloud.cli.app import Command
 from gpucloud.errors import UsageError
 from gpucloud.model import GpuWish, Market, Requirements
 from gpucloud.quantities import parse_duration, parse_gib, parse_usd
+
+if TYPE_CHECKING:
+    from gpucloud.market.cost import Work
 
 T = TypeVar("T")
 
@@ -45,6 +48,12 @@ SEARCH: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("--secure-only", {"is_flag": True, "help": "Only in data centres that the provider vouches for."}),
     ("--verified", {"is_flag": True, "help": "Only hosts that their marketplace has checked."}),
     ("--where", {"metavar": "CONDITION", "default": "", "help": "As in 'inet_down>500 and cuda>=12.4'."}),
+)
+
+LIST: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    *SEARCH,
+    ("--hours", {"metavar": "N", "default": "", "help": "What a job of so many hours would cost."}),
+    ("--egress", {"metavar": "SIZE", "default": "", "help": "With so much traffic out to the internet."}),
 )
 
 RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
@@ -91,6 +100,8 @@ class Typed:
     secure_only: bool = False
     verified: bool = False
     where: str = ""
+    hours: str = ""
+    egress: str = ""
     name: str = ""
     nodes: int = 1
     max_duration: str = ""
@@ -176,10 +187,27 @@ class Searching(Command):
         ]
 
 
+class Listing(Searching):
+    """A command that shows offers."""
+
+    shared = LIST
+
+
 class Renting(Searching):
     """A command that rents."""
 
     shared = RENT
+
+
+def work(hours: str, disk: str, egress: str) -> Work | None:
+    """``--hours``, ``--disk`` and ``--egress`` as a job, if one was described. Raises ``UsageError``."""
+    from gpucloud.market.cost import Work, parse_hours
+
+    long = parsed("--hours", hours, parse_hours)
+    wide, far = parsed("--disk", disk, parse_gib), parsed("--egress", egress, parse_gib)
+    if long is None and far is not None:
+        raise UsageError("--egress needs --hours", why="a job is what costs", hint="--hours 6")
+    return None if long is None else Work(long, wide, far)
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:

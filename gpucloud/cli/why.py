@@ -8,16 +8,15 @@ import typer
 
 from gpucloud.cli.app import app
 from gpucloud.cli.offer_view import SHOWN, to_json
-from gpucloud.cli.options import parsed
+from gpucloud.cli.options import work
 from gpucloud.cli.render import money, out
-from gpucloud.errors import NothingMatched, UsageError
-from gpucloud.quantities import parse_gib
+from gpucloud.errors import NothingMatched
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from gpucloud.catalog.cache import Cache
-    from gpucloud.market.cost import Cost, Work
+    from gpucloud.market.cost import Cost
     from gpucloud.model import Offer
 
 
@@ -35,9 +34,9 @@ def why(
     from gpucloud.cli.context import config, offer_cache
     from gpucloud.market.cost import cost
 
-    work = _work(hours, disk, egress)
+    job = work(hours, disk, egress)
     with offer_cache(config()) as cache:
-        found = [(each, cost(each, work) if work else None) for each in _named(cache, offer)]
+        found = [(each, cost(each, job) if job else None) for each in _named(cache, offer)]
     if out.json:
         listing = [{**to_json(each), "cost": _cost_to_json(total)} for each, total in found]
         out.document("why", offers=listing, failures=[])
@@ -47,26 +46,6 @@ def why(
         out.table(("WHAT", "IS"), [(name, "unknown" if cell is None else cell) for name, cell in cells])
         if total:
             _tell(total)
-
-
-def _work(hours: str, disk: str, egress: str) -> Work | None:
-    """The job that was described, if one was. Raises ``UsageError``."""
-    from gpucloud.market.cost import Work, parse_hours
-
-    long, wide, far = (
-        parsed("--hours", hours, parse_hours),
-        parsed("--disk", disk, parse_gib),
-        parsed("--egress", egress, parse_gib),
-    )
-    if long is None:
-        if wide or far:
-            raise UsageError(
-                "--disk and --egress need --hours",
-                why="cost is over time",
-                hint="gpucloud why OFFER --hours 6",
-            )
-        return None
-    return Work(long, wide, far)
 
 
 def _named(cache: Cache, name: str) -> list[Offer]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pwd
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,64 @@ def test_offers_go_through_json_tool(cli: Cli) -> None:
         check=True,
     )
     assert json.loads(done.stdout)["offers"]
+
+
+def test_offers_are_sorted_by_what_a_job_would_cost(cli: Cli) -> None:
+    job = ("--provider", "sim", "--hours", "1.5", "--egress", "5GB", "--sort", "cost")
+    found = cli.ok("offers", *job, "--json", "--limit", "9").json
+    known = [Decimal(offer["cost"]) for offer in found["offers"] if not offer["cost_without"]]
+    assert known == sorted(known)
+    assert [bool(o["cost_without"]) for o in found["offers"]] == [False] * len(known) + [True] * (
+        9 - len(known)
+    )
+    assert found["more"] is True
+    dear = found["offers"][len(known) - 1]
+    assert Decimal(dear["cost"]) == Decimal("1.5") * Decimal(dear["usd_per_hour"])
+    header, first, *_ = cli.ok("offers", *job, "--csv", "--columns", "id,cost,cost_worst").out.splitlines()
+    assert header == "id,cost,cost_worst"
+    assert first.split(",")[0] == found["offers"][0]["id"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sort", "cost"], "--sort cost needs --hours"),
+        (["--sort", "luck"], "--sort knows no 'luck'"),
+        (["--egress", "5GB"], "--egress needs --hours"),
+        (["--columns", "cost"], "there is no column 'cost'"),
+        (["--group-by", "colour"], "no column 'colour' to group by"),
+        (["--live", "--offline"], "exclude each other"),
+        (["--where", "vcpus >"], "--where makes no sense"),
+    ],
+)
+def test_a_listing_that_makes_no_sense_is_refused(cli: Cli, words: list[str], said: str) -> None:
+    done = cli("offers", *words)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+
+
+def test_table_csv_and_json_agree(cli: Cli) -> None:
+    columns = (
+        "gpu",
+        "gpu_count",
+        "provider",
+        "instance_type",
+        "market",
+        "availability",
+        "vcpus",
+        "memory_gib",
+    )
+    wanted = ("offers", "--offline", "--provider", "sim", "--limit", "0")
+    cli.ok("offers", "--provider", "sim")
+    document = cli.ok(*wanted, "--json").json["offers"]
+    table = [line.split("\t") for line in cli.ok(*wanted, "--columns", ",".join(columns)).out.splitlines()]
+    text = cli.ok(*wanted, "--columns", ",".join(columns), "--csv").out
+    header, *rows = csv.reader(io.StringIO(text))
+    assert tuple(header) == columns
+    assert [
+        ["" if offer[name] is None else str(offer[name]) for name in columns] for offer in document
+    ] == rows
+    assert [["" if cell == "-" else cell for cell in row] for row in table] == rows
 
 
 def test_what_was_seen_last_stands_in_for_a_provider_that_fails(cli: Cli) -> None:

@@ -43,7 +43,7 @@ def test_a_cost_is_told_term_by_term_and_adds_up(known: Cli) -> None:
     [
         (["nothing/like/it/spot"], 3, "gpucloud offers --columns id"),
         ([OFFER, "--hours", "six"], 2, "--hours makes no sense"),
-        ([OFFER, "--disk", "5GB"], 2, "need --hours"),
+        ([OFFER, "--egress", "5GB"], 2, "--egress needs --hours"),
         ([OFFER, "--hours", "6", "--egress", "much"], 2, "--egress makes no sense"),
     ],
 )

@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -202,7 +202,9 @@ def test_a_program_that_is_killed_on_the_host_is_a_host_that_may_be_ending(
 
         def strike(_: bytes) -> None:
             for pid in eventually(lambda: followers(box, job)):
-                os.kill(pid, how)
+                # Some are only there for a moment, as the shell's own forks are.
+                with suppress(ProcessLookupError):
+                    os.kill(pid, how)
 
         with pytest.raises(HostUnreachable) as caught:
             host.follow(job, 0, strike)
@@ -220,7 +222,8 @@ def test_a_push_whose_program_is_killed_on_the_host_may_be_tried_again(box: SshH
 
         def strike(tar: object) -> None:
             for pid in eventually(lambda: processes(target)):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
         with pytest.raises(HostUnreachable):
             host.receive(target, strike)
