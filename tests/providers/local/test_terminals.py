@@ -138,6 +138,8 @@ def test_the_systems_ssh_is_at_home_in_it(machine: Rented) -> None:
     words = machine.ssh("-tt", machine.login)
     ssh = pexpect.spawn(words[0], words[1:], dimensions=(25, 90), timeout=20)
     try:
+        # What is typed before the client listens is lost.
+        ssh.expect("[#$] ")
         ssh.sendline("PS1=; stty -echo; echo be''gin")
         ssh.expect_exact("begin\r\n")
         ssh.sendline("stty size")
