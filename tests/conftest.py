@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,11 @@ settings.load_profile("gpucloud")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a misspelt requirement before any test runs."""
+    """Hear every signal, and refuse a misspelt requirement, before any test runs."""
+    # Whoever started the tests may ignore some, as nohup and "&" do; a shell below could not take that back.
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     try:
         needs.required(os.environ)
     except ValueError as error:
