@@ -39,6 +39,9 @@ put() {
   fail "$ROOT/$1 cannot be written"
 }
 
+# drop FILE...: some rm complain of a file that somebody else has just removed, but not of one that is gone.
+drop() { rm -f "$@" 2>/dev/null || rm -f "$@"; }
+
 # -- processes --------------------------------------------------------------------------------------
 
 # field N PID: the Nth word behind the name in Linux's /proc/PID/stat; nothing for a zombie, nor elsewhere.
@@ -103,7 +106,7 @@ init() {
   [ -z "$4" ] || printf '%s\n' "$4" | put at-end || exit
   if ! alive "$ROOT/watch.pid"; then
     # These are from before a reboot; whoever takes the machine sets its lease next.
-    rm -f "$ROOT/lease" "$ROOT/notice"
+    drop "$ROOT/lease" "$ROOT/notice"
     detach watch
     # One that sees that another has come after it goes, perhaps while we look at it.
     alive "$ROOT/watch.pid" || { nap && alive "$ROOT/watch.pid"; } ||
@@ -132,23 +135,23 @@ claim() {
       fi
     done
     if [ "$taken" -ge "$1" ] || [ "$tries" -ge 100 ]; then
-      rm -f "$ROOT/claiming"
+      drop "$ROOT/claiming"
       [ -d "$ROOT/jobs" ] || rm -rf "$ROOT"
       fail "taken by ${holders:-others who came at the same time}" 75
     elif [ $((taken + rivals)) -lt "$1" ]; then
       printf '%s\n' "$2" | put claim || exit
     else
-      [ $((taken + before)) -lt "$1" ] || rm -f "$ROOT/claiming"
+      [ $((taken + before)) -lt "$1" ] || drop "$ROOT/claiming"
       tries=$((tries + 1))
       nap
     fi
   done
-  rm -f "$ROOT/claiming"
+  drop "$ROOT/claiming"
 }
 
 # lease SECONDS: everything here ends in so many seconds; "none" takes the limit away.
 lease() {
-  if [ "$1" = none ]; then rm -f "$ROOT/lease"; else echo "$(($(clock) + $1))" | put lease; fi
+  if [ "$1" = none ]; then drop "$ROOT/lease"; else echo "$(($(clock) + $1))" | put lease; fi
 }
 
 due() { { read -r end <"$ROOT/lease"; } 2>/dev/null && [ "$(clock)" -ge "$end" ]; }
@@ -348,7 +351,7 @@ signal_jobs() {
 }
 
 # mark JOB WHY: notes that a job is told to end, unless it has ended by itself.
-mark() { : >"$1/$2" && [ ! -e "$1/exit" ] || rm -f "$1/$2"; }
+mark() { : >"$1/$2" && [ ! -e "$1/exit" ] || drop "$1/$2"; }
 
 # stop_jobs SECONDS WHY: ends all jobs.
 stop_jobs() {

@@ -130,3 +130,12 @@ def test_two_starts_of_the_same_installation_share_its_claim(host_sh: HostSh) ->
         assert taker.communicate(timeout=30)[1] == b""
         assert taker.returncode == 0
     assert claims(host_sh) == ["gc-1"]
+
+
+def test_a_file_that_somebody_else_removes_first_is_not_complained_of(host_sh: HostSh) -> None:
+    # What rm of busybox does when the file goes away while it looks at it.
+    lost = "echo \"rm: can't remove '$2': No such file or directory\" >&2\nexit 1\n"
+    once = f"[ -e '{host_sh.folder}/lost' ] || {{ : >'{host_sh.folder}/lost'; {host_sh.real('rm')} \"$@\"\n{lost}}}\n"
+    host_sh.tool("rm", f'{once}exec {host_sh.real("rm")} "$@"\n')
+    assert host_sh.init(slots=1).stderr == b""
+    assert (host_sh.folder / "lost").exists()
