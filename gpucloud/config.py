@@ -52,6 +52,16 @@ def _factor(text: str) -> Decimal:
     return Decimal(text.strip())
 
 
+def _rates(text: str) -> dict[str, Decimal]:
+    rates = {}
+    for pair in filter(None, map(str.strip, text.split(","))):
+        match = re.fullmatch(r"([A-Za-z]{3})\s*=\s*([0-9]+(?:\.[0-9]+)?)", pair, re.ASCII)
+        if not match or not Decimal(match[2]):
+            raise ValueError(f"{pair!r} is no rate; write EUR=1.10 for dollars per euro")
+        rates[match[1].upper()] = Decimal(match[2])
+    return rates
+
+
 OPTIONS: Final = {
     option.name: option
     for option in (
@@ -77,6 +87,9 @@ OPTIONS: Final = {
         Option("offers.max_age", parse_duration, "60s", "offers that are younger are not asked for again"),
         Option(
             "offers.providers", _names, "", "ask only these providers, separated by commas; empty asks all"
+        ),
+        Option(
+            "currency.rates", _rates, "", "dollars for one unit, as in EUR=1.10,CNY=0.14; others are built in"
         ),
         Option("ssh.connect_timeout", parse_duration, "15s", "how long one attempt to connect may take"),
         Option(
@@ -123,6 +136,11 @@ class Config:
         """The value of a setting that is a duration."""
         return cast(timedelta, self.get(name))
 
+    @property
+    def rates(self) -> dict[str, Decimal]:
+        """Dollars for one unit of each currency for which the person has said so."""
+        return cast(dict[str, Decimal], self.get("currency.rates"))
+
     def overrides(self, name: str) -> dict[str, str]:
         """The keys of a provider that the environment sets, and by which variable."""
         prefix = f"GPUCLOUD_{name.upper()}_"
@@ -142,6 +160,7 @@ class Config:
             table={**self.tables.get(name, {}), **overridden},
             environ=self.environ,
             script=script,
+            rates=self.rates,
         )
 
 

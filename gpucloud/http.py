@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json as jsonlib
 import logging
+import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from gpucloud import __version__, errors
@@ -22,6 +23,8 @@ from gpucloud.model import utcnow
 from gpucloud.redact import hide, scrub
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
     from tenacity import RetryCallState
 
@@ -29,11 +32,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Sleep = Callable[[float], None]
 Clock = Callable[[], float]
+Tell = Callable[[int, int | None], None]
+"""Told how many bytes of how many, if that is known, have been read."""
 _Params = Mapping[str, Any] | None
 _Headers = Mapping[str, str] | None
 
 
+def untold(read: int, total: int | None) -> None:
+    """Nobody wants to know how far a read has come."""
+
+
 MAX_REPLY_BYTES: Final = 64 * 2**20
+UNCHANGED: Final = 304
 VENDOR_TEXT_LENGTH: Final = 500
 LOGGED_BODY_LENGTH: Final = 2048
 # 520 to 524 come from Cloudflare when it cannot reach the provider's own server.
@@ -52,6 +62,15 @@ _MEANINGS: Final[dict[int, tuple[type[errors.ProviderError], str, str]]] = {
     404: (errors.NotFound, "{} knows no such thing", "gpucloud ps"),
     429: (errors.RateLimited, "{} was asked too often", "run it again in a minute"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply that is read as it comes. ``chunks`` raise like the read itself."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterator[bytes]
 
 
 @dataclass(eq=False, repr=False)
@@ -99,40 +118,110 @@ class HttpClient:
 
     def get(self, path: str, *, params: _Params = None) -> Any:
         """Read, with retries; returns decoded JSON, or None for an empty body."""
-        read = partial(self._send, "GET", path, None, params, None, self.clock() + self.deadline_s)
-        return retry_reads(read, deadline_s=self.deadline_s, sleep=self.sleep, clock=self.clock)
+        return self._again(path, params, None, untold)[0]
+
+    def get_edition(
+        self, path: str, *, params: _Params = None, validator: str | None = None, tell: Tell = untold
+    ) -> tuple[Any, str | None] | None:
+        """Like ``get``, with what tells this edition from the next; None if it is that of ``validator``."""
+        body, reply = self._again(path, params, if_changed(validator), tell)
+        return None if reply.status_code == UNCHANGED else (body, validator_of(reply.headers))
+
+    @contextmanager
+    def open(self, path: str, *, params: _Params = None, headers: _Headers = None) -> Iterator[Reply]:
+        """Read something large, inside: like ``get``, but anything, and "unchanged", is taken as it comes.
+
+        Each chunk must come within ``read_s``; only until the first one a read is tried again.
+        """
+        with ExitStack() as stack:
+            opened = partial(self._opened_reply, stack, path, params, headers)
+            yield retry_reads(opened, deadline_s=self.deadline_s, sleep=self.sleep, clock=self.clock)
 
     def post(self, path: str, *, json: Any = None, params: _Params = None, headers: _Headers = None) -> Any:
         """Send once and never again; returns decoded JSON, or None for an empty body."""
-        return self._send("POST", path, json, params, headers, self.clock() + self.deadline_s)
+        return self._write("POST", path, json, params, headers)
 
     def put(self, path: str, *, json: Any = None, params: _Params = None, headers: _Headers = None) -> Any:
         """Like ``post``."""
-        return self._send("PUT", path, json, params, headers, self.clock() + self.deadline_s)
+        return self._write("PUT", path, json, params, headers)
 
     def patch(self, path: str, *, json: Any = None, params: _Params = None, headers: _Headers = None) -> Any:
         """Like ``post``."""
-        return self._send("PATCH", path, json, params, headers, self.clock() + self.deadline_s)
+        return self._write("PATCH", path, json, params, headers)
 
     def delete(self, path: str, *, json: Any = None, params: _Params = None, headers: _Headers = None) -> Any:
         """Like ``post``."""
-        return self._send("DELETE", path, json, params, headers, self.clock() + self.deadline_s)
+        return self._write("DELETE", path, json, params, headers)
 
-    def _send(self, method: str, path: str, json: Any, params: _Params, more: _Headers, until: float) -> Any:
+    def _again(self, path: str, params: _Params, more: _Headers, tell: Tell) -> tuple[Any, httpx.Response]:
+        read = partial(self._send, "GET", path, None, params, more, self.clock() + self.deadline_s, tell)
+        return retry_reads(read, deadline_s=self.deadline_s, sleep=self.sleep, clock=self.clock)
+
+    def _write(self, method: str, path: str, json: Any, params: _Params, more: _Headers) -> Any:
+        return self._send(method, path, json, params, more, self.clock() + self.deadline_s)[0]
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        json: Any,
+        params: _Params,
+        more: _Headers,
+        until: float,
+        tell: Tell = untold,
+    ) -> tuple[Any, httpx.Response]:
+        began = self.clock()
+        with self._exchange(method, path, json, params, more, until) as reply:
+            content = self._read(reply, until, tell)
+        try:
+            body, decoded = jsonlib.loads(content) if content.strip() else None, True
+        except (ValueError, RecursionError):
+            body, decoded = content.decode("utf-8", "replace"), False
+        _trace(reply.request, json, reply, body if decoded else "not JSON", self.clock() - began)
+        return self._judge(_what(method, path), reply, body, decoded), reply
+
+    def _opened_reply(self, stack: ExitStack, path: str, params: _Params, headers: _Headers) -> Reply:
+        until = self.clock() + self.deadline_s
+        with ExitStack() as own:
+            reply = own.enter_context(self._exchange("GET", path, None, params, headers, until))
+            if not reply.is_success and reply.status_code != UNCHANGED:
+                text = self._read(reply, until, untold).decode("utf-8", "replace")
+                self._judge(_what("GET", path), reply, text, decoded=False)
+            stack.push(own.pop_all())
+        return Reply(reply.status_code, reply.headers, self._raw(reply, _what("GET", path)))
+
+    def _raw(self, reply: httpx.Response, what: str) -> Iterator[bytes]:
+        with self._translated("GET", what, None):
+            yield from reply.iter_raw()
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, json: Any, params: _Params, more: _Headers, until: float
+    ) -> Iterator[httpx.Response]:
+        """One request and its reply, whose body is still to be read."""
         import httpx
 
         http = self._opened()
         self._pace(until)
-        began = self.clock()
-        left = max(until - began, 0.001)
+        left = max(until - self.clock(), 0.001)
         limit = httpx.Timeout(min(self.read_s, left), connect=min(self.connect_s, left))
         # Glued, not joined: a whole URL found in a reply must not take the credentials to another host.
-        path = f"/{path.lstrip('/')}"
-        url, what = self.base_url.rstrip("/") + path, f"{method} {path.partition('?')[0]}"
+        url = f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
         headers = {"User-Agent": f"gpucloud/{__version__}", **self.headers, **(more or {})}
+        with (
+            self._translated(method, _what(method, path), json),
+            http.stream(method, url, params=params, json=json, headers=headers, timeout=limit) as reply,
+        ):
+            yield reply
+
+    @contextmanager
+    def _translated(self, method: str, what: str, json: Any) -> Iterator[None]:
+        """What breaks on the way to the provider or back, as an error of ours."""
+        import httpx
+
+        began = self.clock()
         try:
-            with http.stream(method, url, params=params, json=json, headers=headers, timeout=limit) as reply:
-                content = self._read(reply, until)
+            yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError) as error:
             raise self._error(-1, f"{what}: {type(error).__name__}") from None  # Its text can show a header.
         except httpx.RequestError as error:
@@ -142,12 +231,6 @@ class HttpClient:
             unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
             lost.outcome_unknown = method != "GET" and not isinstance(error, unsent)
             raise lost from error
-        try:
-            body, decoded = jsonlib.loads(content) if content.strip() else None, True
-        except (ValueError, RecursionError):
-            body, decoded = content.decode("utf-8", "replace"), False
-        _trace(reply.request, json, reply, body if decoded else "not JSON", self.clock() - began)
-        return self._judge(what, reply, body, decoded)
 
     def _opened(self) -> httpx.Client:
         import httpx
@@ -157,7 +240,8 @@ class HttpClient:
                 for name in ("httpx", "httpcore"):  # They log whole URLs and headers, secrets included.
                     logging.getLogger(name).setLevel(logging.WARNING)
                 try:
-                    self._client = httpx.Client(transport=self.transport)
+                    files = (os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+                    self._client = httpx.Client(transport=self.transport, verify=_tls(*files))
                 except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
                     hint = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
                     raise errors.ConfigError("HTTP cannot be set up", why=str(error), hint=hint) from error
@@ -174,12 +258,13 @@ class HttpClient:
         if wait:
             self.sleep(wait)
 
-    def _read(self, reply: httpx.Response, until: float) -> bytes:
+    def _read(self, reply: httpx.Response, until: float, tell: Tell) -> bytes:
         import httpx
 
         content = bytearray()
         for chunk in reply.iter_bytes():
             content += chunk
+            tell(reply.num_bytes_downloaded, length_of(reply.headers))
             if len(content) > MAX_REPLY_BYTES:
                 raise httpx.DecodingError(f"more than {MAX_REPLY_BYTES} bytes", request=reply.request)
             if self.clock() > until:
@@ -195,7 +280,8 @@ class HttpClient:
     def _judge(self, what: str, reply: httpx.Response, body: Any, decoded: bool) -> Any:
         status = reply.status_code
         error = self.classify(status, body) if self.classify else None
-        if error is None and decoded and reply.is_success:
+        asked_for_changes = {"if-none-match", "if-modified-since"} & set(reply.request.headers)
+        if error is None and (asked_for_changes if status == UNCHANGED else decoded and reply.is_success):
             return body
         words = _vendor_words(body)
         code, text = (
@@ -238,6 +324,32 @@ def retry_reads(
     return Retrying(retry=passing, wait=wait, stop=late, sleep=sleep, reraise=True)(call)
 
 
+@cache
+def _tls(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """One context for all providers: reading the certificates takes longer than a request."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+def if_changed(validator: str | None) -> dict[str, str]:
+    """Headers of a read that wants only another edition; a validator is a quoted ETag or a date."""
+    if validator is None:
+        return {}
+    return {"If-None-Match" if '"' in validator else "If-Modified-Since": validator}
+
+
+def validator_of(headers: Mapping[str, str]) -> str | None:
+    """What tells the edition that was read from others, if the provider says so."""
+    return headers.get("ETag") or headers.get("Last-Modified")
+
+
+def length_of(headers: Mapping[str, str]) -> int | None:
+    """How many bytes a reply has, if the provider says so."""
+    text = headers.get("Content-Length", "")
+    return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
+
+
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     from email.utils import parsedate_to_datetime
 
@@ -250,6 +362,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _what(method: str, path: str) -> str:
+    return f"{method} /{path.lstrip('/').partition('?')[0]}"
 
 
 def _vendor_words(body: Any, depth: int = 20) -> tuple[str, str]:

@@ -8,7 +8,7 @@ contract as tests.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -91,7 +91,8 @@ class Traits:
 class ProviderSettings:
     """Everything an adapter gets from outside: its config table, its part of the environment, its own folder.
 
-    ``script`` is what followed the colon of a provider URL such as ``sim:stockout=2``.
+    ``script`` is what followed the colon of a provider URL such as ``sim:stockout=2``. ``rates`` are what one
+    unit of a currency is worth in US dollars where the person has said so.
     """
 
     name: str
@@ -99,6 +100,7 @@ class ProviderSettings:
     table: Mapping[str, Any] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     script: str = ""
+    rates: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +141,19 @@ class LaunchSpec:
         }
 
 
-class Provider(ABC):
-    """One provider. Constructing it does no I/O and never fails for want of credentials; the verbs do."""
+class Adapter:
+    """The code for one provider. Constructing it does no I/O and never fails for want of credentials."""
 
     name: ClassVar[str]
-    traits: ClassVar[Traits]
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.settings = settings
+
+
+class Provider(Adapter, ABC):
+    """One provider that can be rented from."""
+
+    traits: ClassVar[Traits]
 
     @classmethod
     @abstractmethod
@@ -193,3 +200,38 @@ class ReportsHostKeys(Protocol):
 
     def host_keys(self, ref: InstanceRef) -> tuple[str, ...]:
         """Return public lines such as ``ssh-ed25519 AAAA...``; empty while they are not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One part of a public catalogue as it was read; ``validator`` is what tells this edition from the next.
+
+    Its offers have the confidence ``published``: they are prices, not promises.
+    """
+
+    offers: Sequence[Offer]
+    validator: str | None = None
+
+
+@runtime_checkable
+class PublicCatalog(Protocol):
+    """The provider tells its prices to everybody, without an account.
+
+    A catalogue has parts, such as one for each region; each is read, and replaced, as a whole.
+    """
+
+    def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
+        """Name the parts that tell of ``regions``, or without any those that most people want.
+
+        A catalogue in one piece has the one part ``""``. Raises ``NotFound`` for a region that it has not,
+        and what a read over the network raises.
+        """
+
+    def catalog(
+        self, part: str, validator: str | None, tell: Callable[[int, int | None], None]
+    ) -> Published | None:
+        """Read one part; ``None`` when it is still the edition that ``validator`` is of.
+
+        Only offers with a GPU. ``tell`` is to be called with how many bytes of how many, if that is known,
+        have been read. Raises ``Unreachable``, ``RateLimited``, ``Rejected`` or ``BadReply``.
+        """

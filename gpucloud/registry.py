@@ -16,7 +16,7 @@ from typing import Final
 
 from gpucloud.config import Config
 from gpucloud.errors import ConfigError, NothingMatched
-from gpucloud.provider import Provider
+from gpucloud.provider import Adapter, Provider, PublicCatalog
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({*BUILTIN, *_plugins()}))
 
 
-def load(name: str) -> type[Provider]:
+def load(name: str) -> type[Adapter]:
     """Import and return one adapter class.
 
     Raises:
@@ -88,14 +88,16 @@ def load(name: str) -> type[Provider]:
     module_name, _, class_name = target.partition("[")[0].replace(" ", "").partition(":")
     with _explained(name):
         adapter = getattr(importlib.import_module(module_name), class_name)
-        if not (isinstance(adapter, type) and issubclass(adapter, Provider) and adapter.name == name):
-            raise TypeError(f"{target} is not a Provider named {name!r}")
+        if not (isinstance(adapter, type) and issubclass(adapter, Adapter) and adapter.name == name):
+            raise TypeError(f"{target} is not an Adapter named {name!r}")
         if inspect.isabstract(adapter):
-            raise TypeError(f"{target} lacks {', '.join(sorted(adapter.__abstractmethods__))}")
+            raise TypeError(
+                f"{target} lacks {', '.join(sorted(getattr(adapter, '__abstractmethods__', ())))}"
+            )
     return adapter
 
 
-def load_all() -> dict[str, type[Provider]]:
+def load_all() -> dict[str, type[Adapter]]:
     """Every adapter that can be loaded, sorted by name; a broken third-party plugin warns and is left out."""
     adapters = {}
     for name in names():
@@ -137,13 +139,40 @@ class Registry:
         self._built: dict[str, Provider] = {}
 
     def get(self, reference: str) -> Provider:
-        """The provider ``reference`` names. Raises ``NothingMatched`` or ``ConfigError``."""
+        """The provider ``reference`` names, to rent there. Raises ``NothingMatched`` or ``ConfigError``."""
         name, _, script = reference.partition(":")
         if name not in self._built or script not in ("", self._built[name].settings.script):
             adapter = load(name)
+            if not issubclass(adapter, Provider):
+                raise NothingMatched(
+                    f"nothing can be rented at {name} yet",
+                    why="its adapter reads only the prices that it publishes",
+                    hint=f"gpucloud offers --provider {name}",
+                )
             with _explained(name):
                 self._built[name] = adapter(self._config.provider(name, script))
         return self._built[name]
+
+    def catalogs(self, wanted: Sequence[str]) -> dict[str, PublicCatalog]:
+        """The public catalogues of the named providers, or all. Raises ``NothingMatched``."""
+        adapters = {name: load(name) for name in wanted} if wanted else load_all()
+        found: dict[str, PublicCatalog] = {}
+        for name, adapter in adapters.items():
+            if issubclass(adapter, PublicCatalog):
+                with _explained(name):
+                    found[name] = adapter(self._config.provider(name))
+            elif wanted:
+                raise NothingMatched(
+                    f"{name} publishes no prices that gpucloud reads",
+                    why="it has no public catalogue",
+                    hint="gpucloud providers",
+                )
+        return found
+
+    def rents(self, reference: str) -> bool:
+        """Whether there is an adapter of that name that can rent. Raises ``ConfigError``."""
+        name = reference.partition(":")[0]
+        return name in names() and issubclass(load(name), Provider)
 
     def select(self, references: Sequence[str]) -> list[Provider]:
         """The named providers, or without names every one that is configured."""
@@ -159,7 +188,7 @@ class Registry:
                         self.get(name)
         return [self._built[name] for name in sorted(self._built)]
 
-    def known(self) -> dict[str, tuple[type[Provider], bool]]:
+    def known(self) -> dict[str, tuple[type[Adapter], bool]]:
         """Every adapter that can be loaded, by name, and whether the person has set it up."""
         found = {}
         for name, adapter in load_all().items():
@@ -168,7 +197,7 @@ class Registry:
         return found
 
     def is_set_up(self, name: str) -> bool:
-        """Whether the person has set a provider up. Raises ``ConfigError`` when its adapter is broken."""
+        """Whether the person can rent at a provider. Raises ``ConfigError`` when its adapter is broken."""
         adapter = load(name)
         with _explained(name):
-            return adapter.configured(self._config.provider(name))
+            return issubclass(adapter, Provider) and adapter.configured(self._config.provider(name))

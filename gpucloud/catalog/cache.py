@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Final, Self
@@ -17,15 +18,16 @@ from gpucloud.catalog.where import ALL, Condition
 from gpucloud.errors import StoreError
 from gpucloud.model import Gpu, Offer
 
-VERSION: Final = 1
+VERSION: Final = 2
 CACHE_KIB: Final = 40_000
 BUSY_S: Final = 30
 """How long to wait for another process that writes."""
 
 _SCHEMA: Final = f"""
 CREATE TABLE sources (
-  id INTEGER PRIMARY KEY, provider TEXT NOT NULL, name TEXT NOT NULL, live INTEGER NOT NULL,
-  asked_at INTEGER NOT NULL, complete_at INTEGER, validator TEXT, UNIQUE (provider, live));
+  id INTEGER PRIMARY KEY, provider TEXT NOT NULL, kind INTEGER NOT NULL, part TEXT NOT NULL,
+  name TEXT NOT NULL, asked_at INTEGER NOT NULL, complete_at INTEGER, validator TEXT,
+  UNIQUE (provider, kind, part));
 CREATE TABLE offers ({", ".join(FIELDS)});
 CREATE TABLE gpus ({", ".join(GPU_FIELDS)});
 CREATE INDEX offers_gpu ON offers (gpu, gpu_count, usd_per_hour, availability, vcpus, source);
@@ -45,18 +47,29 @@ _UPSERT: Final = (
 _UNUSABLE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+class SourceKind(IntEnum):
+    """How near a source is to the market, nearest last; of a provider only the nearest counts."""
+
+    LISTED = 0
+    """The price list that ships with the program."""
+    PUBLISHED = 1
+    """Its public catalogue."""
+    LIVE = 2
+    """The provider was asked, so that its offers can be launched."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where offers in the cache come from.
+    """Where offers in the cache come from; ``part`` is the part of a public catalogue.
 
-    ``live``: its provider was asked, so they can be launched; otherwise they are a list of prices.
     ``complete_at`` is when it last told everything, ``asked_at`` when it last told anything.
     """
 
     id: int
     provider: str
+    kind: SourceKind
+    part: str
     name: str
-    live: bool
     asked_at: datetime
     complete_at: datetime | None
     validator: str | None
@@ -85,7 +98,8 @@ class Cache:
         offers: Iterable[Offer],
         *,
         name: str,
-        live: bool = True,
+        kind: SourceKind = SourceKind.LIVE,
+        part: str = "",
         at: datetime,
         wanted: Condition = ALL,
         validator: str | None = None,
@@ -95,7 +109,7 @@ class Cache:
         What it was asked for and no longer tells is forgotten. An unchanged answer changes no row.
         """
         with self._translated(), self._transaction():
-            source = self._told(provider, name, live, at, complete=wanted == ALL, validator=validator)
+            source = self._told((provider, kind, part), name, at, wanted == ALL, validator)
             told: set[int] = set()
             complete_at = at if wanted == ALL else None
             rows = to_rows(offers, source, name, complete_at, cache(self._gpu))
@@ -107,24 +121,25 @@ class Cache:
             gone = [(key,) for (key,) in known if key not in told]
             return changed + self._db.executemany("DELETE FROM offers WHERE key = ?", gone).rowcount
 
-    def unchanged(self, provider: str, *, live: bool, at: datetime) -> None:
-        """A source has said that it would tell the same again."""
+    def unchanged(self, provider: str, part: str, at: datetime) -> None:
+        """A part of a public catalogue is as it was."""
         with self._translated(), self._transaction():
             self._db.execute(
-                "UPDATE sources SET asked_at = ?, complete_at = ? WHERE provider = ? AND live = ?",
-                (_seconds(at), _seconds(at), provider, live),
+                "UPDATE sources SET asked_at = ?, complete_at = ? WHERE (provider, kind, part) = (?, ?, ?)",
+                (_seconds(at), _seconds(at), provider, SourceKind.PUBLISHED, part),
             )
 
     def sources(self) -> list[Source]:
         """Every source, by provider."""
         with self._translated():
-            rows = self._db.execute("SELECT * FROM sources ORDER BY provider, live DESC").fetchall()
+            rows = self._db.execute("SELECT * FROM sources ORDER BY provider, kind DESC, part").fetchall()
         return [
             Source(
                 row["id"],
                 row["provider"],
+                SourceKind(row["kind"]),
+                row["part"],
                 row["name"],
-                bool(row["live"]),
                 _moment(row["asked_at"]),
                 _moment(row["complete_at"]) if row["complete_at"] else None,
                 row["validator"],
@@ -189,16 +204,21 @@ class Cache:
         return int(found.fetchone()[0])
 
     def _told(
-        self, provider: str, name: str, live: bool, at: datetime, *, complete: bool, validator: str | None
+        self,
+        source: tuple[str, SourceKind, str],
+        name: str,
+        at: datetime,
+        complete: bool,
+        validator: str | None,
     ) -> int:
         """Note that a source has answered; returns its number."""
         seconds = _seconds(at)
         row = self._db.execute(
-            "INSERT INTO sources (provider, name, live, asked_at, complete_at, validator)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (provider, live) DO UPDATE SET name = excluded.name,"
-            " asked_at = excluded.asked_at, validator = excluded.validator,"
+            "INSERT INTO sources (provider, kind, part, name, asked_at, complete_at, validator)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (provider, kind, part) DO UPDATE SET"
+            " name = excluded.name, asked_at = excluded.asked_at, validator = excluded.validator,"
             " complete_at = coalesce(excluded.complete_at, complete_at) RETURNING id",
-            (provider, name, live, seconds, seconds if complete else None, validator),
+            (*source, name, seconds, seconds if complete else None, validator),
         ).fetchone()
         return int(row[0])
 

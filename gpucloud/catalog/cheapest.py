@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from gpucloud.catalog.cache import Cache
+from gpucloud.catalog.cache import Cache, SourceKind
 from gpucloud.catalog.columns import AVAILABILITIES
 from gpucloud.catalog.gpus import facts
 from gpucloud.catalog.where import Condition
@@ -17,14 +17,15 @@ _CHEAPEST: Final = (
     # Beside min() SQLite gives the other columns of the row that has the least value.
     "offers.key IN (SELECT key FROM (SELECT key, min(usd_per_hour) FROM offers"
     " WHERE gpu IS NOT NULL AND gpu_count > 0 AND availability NOT IN (?, ?)"
-    " AND source IN (SELECT id FROM sources WHERE live = ?) GROUP BY gpu, gpu_count, market))"
+    " AND source IN (SELECT id FROM sources WHERE kind = ?) GROUP BY gpu, gpu_count, market))"
 )
 
 
 def cheapest(cache: Cache) -> dict[Gpu, list[Offer]]:
     """For each GPU its cheapest offer of each market and number of GPUs in an instance.
 
-    An offer that is known to be out of reach is left out, and a listed price where a provider has told one.
+    An offer that is known to be out of reach is left out, and a price from a list where a provider has told
+    one.
     The keys are GPUs of the table where it has one row for what the provider says (``B200-192`` is
     ``B200-SXM-180``), else what the provider says.
 
@@ -33,18 +34,18 @@ def cheapest(cache: Cache) -> dict[Gpu, list[Offer]]:
     """
     found: dict[Gpu, list[Offer]] = {}
     told: set[tuple[Gpu, Market]] = set()
-    for live in (True, False):
-        best = _best(cache, live)
+    for kind in sorted(SourceKind, reverse=True):
+        best = _best(cache, kind)
         for gpu, offer in best:
-            if live or (gpu, offer.market) not in told:
+            if (gpu, offer.market) not in told:
                 found.setdefault(gpu, []).append(offer)
         told |= {(gpu, offer.market) for gpu, offer in best}
     return found
 
 
-def _best(cache: Cache, live: bool) -> list[tuple[Gpu, Offer]]:
+def _best(cache: Cache, kind: SourceKind) -> list[tuple[Gpu, Offer]]:
     out_of_reach = [AVAILABILITIES.index(availability) for availability in OUT_OF_REACH]
-    offers = cache.select(Condition(_CHEAPEST, (*out_of_reach, int(live))))
+    offers = cache.select(Condition(_CHEAPEST, (*out_of_reach, kind)))
     rows = [(offer, offer.gpu, facts(offer.gpu)) for offer in offers if offer.gpu]
     return [(row.gpu if row else gpu, offer) for offer, gpu, row in rows]
 

@@ -19,6 +19,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gpucloud.catalog import currencies
@@ -122,9 +123,8 @@ def rows() -> tuple[Price, ...]:
         return tuple(Price(**row) for row in csv.DictReader(file))
 
 
-@lru_cache(maxsize=1)
-def prices() -> tuple[Offer, ...]:
-    """The newest price of every line as an offer, whose availability is unknown.
+def prices(rates: Mapping[str, Decimal] = MappingProxyType({})) -> tuple[Offer, ...]:
+    """The newest price of every line as an offer, whose availability is unknown; ``rates`` as in ``to_usd``.
 
     ``amount`` is for the whole instance, as ``usd_per_hour`` is. Where the source names no instance type, the
     offer has a description in its place, such as ``H100-SXM-80:8``, so that ids stay apart.
@@ -134,25 +134,24 @@ def prices() -> tuple[Offer, ...]:
         other = newest.get(row.line)
         if other is None or row.day > other.day:
             newest[row.line] = row
-    return tuple(map(_offer, newest.values()))
+    return tuple(_offer(row, rates) for row in newest.values())
 
 
-def remember(cache: Cache) -> None:
+def remember(cache: Cache, rates: Mapping[str, Decimal]) -> None:
     """Put the price list into a cache that does not have this edition of it yet.
 
-    Nothing that a provider has told since is overwritten: what it tells is kept under a name of its own.
+    ``rates`` are dollars for one unit of a currency where the person has said so.
     """
-    edition = hashlib.sha256(_FILE.read_bytes()).hexdigest()[:16]
-    sources = [source for source in cache.sources() if not source.live]
-    if any(source.validator == edition for source in sources):
+    from gpucloud.catalog.cache import SourceKind
+
+    edition = hashlib.sha256(_FILE.read_bytes() + repr(sorted(rates.items())).encode()).hexdigest()[:16]
+    if any(source.validator == edition for source in cache.sources() if source.kind is SourceKind.LISTED):
         return
-    fetched = {source.provider for source in sources if source.name != NAME}
     by_provider: dict[str, list[Offer]] = {}
-    for offer in prices():
+    for offer in prices(rates):
         by_provider.setdefault(offer.provider, []).append(offer)
     for provider, offers in by_provider.items():
-        if provider not in fetched:
-            cache.put(provider, offers, name=NAME, live=False, at=utcnow(), validator=edition)
+        cache.put(provider, offers, name=NAME, kind=SourceKind.LISTED, at=utcnow(), validator=edition)
 
 
 def problems(rows: Sequence[Price], today: date) -> list[str]:
@@ -234,12 +233,12 @@ def _in_table(name: str) -> bool:
     )
 
 
-def _offer(row: Price) -> Offer:
+def _offer(row: Price, rates: Mapping[str, Decimal]) -> Offer:
     return Offer(
         provider=row.provider,
         instance_type=row.instance_type or _description(row),
         market=Market(row.market),
-        usd_per_hour=currencies.to_usd(row.total, row.currency, {}).usd,
+        usd_per_hour=currencies.to_usd(row.total, row.currency, rates).usd,
         as_of=datetime.combine(row.day, time(), UTC),
         source=row.source,
         gpu=Gpu.parse(row.gpu),

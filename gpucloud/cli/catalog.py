@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from gpucloud.cli.app import group
 from gpucloud.cli.exit_codes import ExitCode
-from gpucloud.cli.render import out
+from gpucloud.cli.render import failures, out
 
-catalog = group("catalog", "The price list that ships with the program.")
+if TYPE_CHECKING:
+    from gpucloud.market.refresh import Refreshed
+
+COLUMNS = ("PROVIDER", "PART", "OFFERS", "CHANGED")
+
+catalog = group("catalog", "The prices that providers publish, and the list that ships with the program.")
+
+
+@catalog.command()
+def refresh(
+    providers: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROVIDER]...", help="Only these.", show_default=False)
+    ] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only, or also, these regions.")
+    ] = None,
+) -> None:
+    """Read the prices that providers publish to everybody; no account is needed.
+
+    What did not change is not read again, and what was interrupted goes on where it was.
+
+    Example: gpucloud catalog refresh azure --region westeurope
+    """
+    from gpucloud.cli.context import config, offer_cache
+    from gpucloud.cli.progress import Reads
+    from gpucloud.market.refresh import refresh as read_again
+    from gpucloud.registry import Registry
+
+    settings = config()
+    catalogs = Registry(settings).catalogs(providers or ())
+    parts = []
+    with offer_cache(settings) as cache, Reads() as reads:
+        for part in read_again(catalogs, region or (), cache, reads.tell):
+            parts.append(part)
+            if part.failure:
+                out.failure(part.failure)
+            if not part.left:
+                reads.done(part.provider)
+    _write(parts)
+    if any(part.failure for part in parts):
+        raise typer.Exit(ExitCode.UNREACHABLE)
 
 
 @catalog.command()
@@ -32,3 +75,29 @@ def check() -> None:
         out.line(f"{len(prices)} prices, {gpus} GPUs: no problem")
     if found:
         raise typer.Exit(ExitCode.FAILURE)
+
+
+def _write(parts: Sequence[Refreshed]) -> None:
+    if out.json:
+        out.document(
+            "catalog-refresh",
+            parts=[
+                {
+                    "provider": part.provider,
+                    "part": part.part,
+                    "offers": part.offers,
+                    "changed": part.changed,
+                    "unchanged": part.offers is None,
+                }
+                for part in parts
+                if not part.failure
+            ],
+            failures=failures([part.failure for part in parts if part.failure]),
+        )
+    else:
+        out.table(COLUMNS, [_to_row(part) for part in parts if not part.failure])
+
+
+def _to_row(part: Refreshed) -> tuple[object, ...]:
+    offers = "as before" if part.offers is None else part.offers
+    return (part.provider, part.part or None, offers, part.changed)

@@ -55,11 +55,11 @@ def offer_cache(settings: Config) -> Cache:
 
     try:
         cache = Cache(settings.data_dir / "market.db")
-        remember(cache)
+        remember(cache, settings.rates)
     except StoreError as error:
         out.note(f"{error.message}: {error.why}")
         cache = Cache(None)
-        remember(cache)
+        remember(cache, settings.rates)
     return cache
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from gpucloud.cli.render import money
+from gpucloud.cli.render import failures, money, out
 from gpucloud.errors import UsageError
 from gpucloud.model import Offer, utcnow
 from gpucloud.quantities import format_age
 
 if TYPE_CHECKING:
+    from gpucloud.market import Search, SearchResult
     from gpucloud.market.cost import Work
 
 Value = Callable[[Offer], Any]
@@ -140,3 +141,43 @@ def to_json(offer: Offer, shown: Mapping[str, Shown] = SHOWN) -> dict[str, objec
 def to_row(offer: Offer, columns: Sequence[str], shown: Mapping[str, Shown] = SHOWN) -> list[object]:
     """One offer as a row of a table."""
     return [shown[name].cell(offer) for name in columns]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How offers are shown: which columns, of those that there are, and whether as CSV.
+
+    ``grows``: what comes first may be shown before the rest is there.
+    """
+
+    columns: Sequence[str]
+    shown: Mapping[str, Shown]
+    csv: bool = False
+    grows: bool = True
+
+    def follow(self, search: Search) -> SearchResult:
+        """Run a search; on a terminal what it has found is shown while answers arrive."""
+        if self.csv or not (self.grows and search.asks and out.growing):
+            (found,) = search.results()
+            return found
+        with out.growing_table(self._headings) as show:
+            for found in search.results(every_answer=True):
+                show([to_row(offer, self.columns, self.shown) for offer in found.offers])
+        return found
+
+    def write(self, found: SearchResult) -> None:
+        """Write what was found."""
+        if found.more:
+            out.note(f"these are the best {len(found.offers)}; --limit 0 shows all")
+        rows = [to_row(offer, self.columns, self.shown) for offer in found.offers]
+        if out.json:
+            listing = [to_json(offer, self.shown) for offer in found.offers]
+            out.document("offers", offers=listing, more=found.more, failures=failures(found.failures))
+        elif self.csv:
+            out.csv(self.columns, rows)
+        else:
+            out.table(self._headings, rows)
+
+    @property
+    def _headings(self) -> list[str]:
+        return [self.shown[name].heading for name in self.columns]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpucloud.cli.app import app
-from gpucloud.cli.offer_view import SHOWN, USUAL, Shown, chosen, priced, to_json, to_row
+from gpucloud.cli.offer_view import SHOWN, USUAL, View, chosen, priced
 from gpucloud.cli.options import Listing, Typed, parsed, work
-from gpucloud.cli.render import failures, out
-from gpucloud.errors import UsageError
+from gpucloud.cli.render import out
+from gpucloud.errors import NothingMatched, UsageError
 from gpucloud.model import utcnow
 from gpucloud.quantities import format_age, parse_duration
 
 if TYPE_CHECKING:
+    from gpucloud.catalog.cache import Cache
     from gpucloud.config import Config
-    from gpucloud.market import SearchResult, Terms
+    from gpucloud.market import Search, SearchResult, Terms
     from gpucloud.market.cost import Work
     from gpucloud.model import Requirements
+    from gpucloud.provider import Provider
 
 
 @app.command(cls=Listing)
@@ -55,30 +58,37 @@ def offers(
     names = chosen(columns, shown) or (tuple(shown) if wide else (*USUAL, *list(shown)[len(SHOWN) :]))
     settings = config({"offers.timeout": timeout} if timeout else {})
     terms = replace(_terms(settings, live, offline, max_age), group=grouped(group_by), limit=limit or None)
-    found = _ranked(settings, typed.provider, wanted, terms, sort, job)
-    _tell_failures(found)
-    if not found.offers:
-        from gpucloud.fleet.plan import no_offer
+    view = View(names, shown, csv=csv, grows=sort != "cost")
+    with _search(settings, typed.provider, wanted, _sorted(terms, sort, job)) as search:
+        found = _ranked(view.follow(search), sort, job, limit)
+        _tell_failures(found)
+        if not found.offers:
+            from gpucloud.fleet.plan import no_offer
 
-        raise no_offer(found, wanted)
-    _write(found, names, shown, csv)
+            raise no_offer(found, wanted)
+        view.write(found)
 
 
-def _ranked(
-    settings: Config, names: Sequence[str], wanted: Requirements, terms: Terms, sort: str, job: Work | None
-) -> SearchResult:
-    """What a search finds, in the order of ``--sort``; by cost those come last of which a term is unknown."""
+def _sorted(terms: Terms, sort: str, job: Work | None) -> Terms:
+    """The order of ``--sort``; what a job costs cannot be told before everything is there."""
     from gpucloud.market import ordered
-    from gpucloud.market.cost import cost
 
     if sort != "cost":
-        return _found(settings, names, wanted, replace(terms, order=ordered(sort)))
+        return replace(terms, order=ordered(sort))
     if job is None:
         raise UsageError("--sort cost needs --hours", why="a job is what costs", hint="--sort cost --hours 6")
-    found = _found(settings, names, wanted, replace(terms, limit=None))
+    return replace(terms, limit=None)
+
+
+def _ranked(found: SearchResult, sort: str, job: Work | None, limit: int) -> SearchResult:
+    """The same, by cost if that is wanted; those come last of which a term is unknown."""
+    from gpucloud.market.cost import cost
+
+    if sort != "cost" or job is None:
+        return found
     costs = {offer: cost(offer, job) for offer in found.offers}
     best = sorted(costs, key=lambda offer: (bool(costs[offer].unknown), costs[offer].expected, offer.id))
-    return replace(found, offers=tuple(best[: terms.limit]), more=len(best) > (terms.limit or len(best)))
+    return replace(found, offers=tuple(best[: limit or None]), more=len(best) > (limit or len(best)))
 
 
 def _terms(settings: Config, live: bool, offline: bool, max_age: str) -> Terms:
@@ -97,18 +107,37 @@ def _terms(settings: Config, live: bool, offline: bool, max_age: str) -> Terms:
     )
 
 
-def _found(settings: Config, names: Sequence[str], wanted: Requirements, terms: Terms) -> SearchResult:
-    """Search among the named providers, or all; whoever is not asked is remembered."""
+@contextmanager
+def _search(settings: Config, names: Sequence[str], wanted: Requirements, terms: Terms) -> Iterator[Search]:
+    """Search among the named providers, or all; what is told is remembered at the end."""
     from gpucloud.cli.context import offer_cache
-    from gpucloud.market import search
-    from gpucloud.registry import Registry
+    from gpucloud.market import Search
 
     with offer_cache(settings) as cache:
-        providers = Registry(settings).select(names)
-        stand_ins = {provider.name for provider in providers}
-        if not names:
-            stand_ins |= {source.provider for source in cache.sources() if not source.live}
-        return search(providers, wanted, replace(terms, stand_ins=frozenset(stand_ins)), cache)
+        asked, stand_ins = _whom(settings, names, cache)
+        search = Search(asked, wanted, replace(terms, stand_ins=stand_ins), cache)
+        try:
+            yield search
+        except NothingMatched:
+            search.remember()
+            raise
+        # What was found is on its way to the reader before this takes its time.
+        out.flush()
+        search.remember()
+
+
+def _whom(settings: Config, names: Sequence[str], cache: Cache) -> tuple[list[Provider], frozenset[str]]:
+    """Who is to be asked, and of whom something is remembered. Raises ``NothingMatched``."""
+    from gpucloud.catalog.cache import SourceKind
+    from gpucloud.registry import Registry
+
+    listed = {source.provider for source in cache.sources() if source.kind is not SourceKind.LIVE}
+    registry = Registry(settings)
+    if not names:
+        asked = registry.select(())
+        return asked, frozenset(listed | {provider.name for provider in asked})
+    asked = registry.select([name for name in names if name not in listed or registry.rents(name)])
+    return asked, frozenset(listed.intersection(names) | {provider.name for provider in asked})
 
 
 def _tell_failures(found: SearchResult) -> None:
@@ -117,16 +146,3 @@ def _tell_failures(found: SearchResult) -> None:
         ages = [utcnow() - offer.as_of for offer in found.offers if offer.provider == failure.provider]
         if ages:
             out.note(f"{failure.provider}: what it offered {format_age(min(ages))} ago is shown instead")
-
-
-def _write(found: SearchResult, columns: Sequence[str], shown: Mapping[str, Shown], csv: bool) -> None:
-    if found.more:
-        out.note(f"these are the best {len(found.offers)}; --limit 0 shows all")
-    if out.json:
-        listing = [to_json(offer, shown) for offer in found.offers]
-        out.document("offers", offers=listing, more=found.more, failures=failures(found.failures))
-    elif csv:
-        out.csv(columns, [to_row(offer, columns, shown) for offer in found.offers])
-    else:
-        headings = [shown[name].heading for name in columns]
-        out.table(headings, [to_row(offer, columns, shown) for offer in found.offers])

@@ -13,7 +13,7 @@ from gpucloud.cli.render import out
 
 if TYPE_CHECKING:
     from gpucloud.catalog.cards import Card, Fact
-    from gpucloud.provider import Provider
+    from gpucloud.provider import Adapter
 
 CARD_COLUMNS = ("FACT", "VALUE", "SOURCE", "AS OF")
 WIDEST_SITE = 22
@@ -108,23 +108,31 @@ def _fact_to_json(key: str, fact: Fact) -> dict[str, object]:
     }
 
 
-def _to_json(adapter: type[Provider], set_up: bool) -> dict[str, object]:
-    traits = adapter.traits
+def _to_json(adapter: type[Adapter], set_up: bool) -> dict[str, object]:
+    from gpucloud.provider import Provider, PublicCatalog
+
+    traits = adapter.traits if issubclass(adapter, Provider) else None
     return {
         "name": adapter.name,
         "configured": set_up,
-        "kind": traits.kind,
-        "markets": sorted(traits.markets),
-        "reach": traits.reach,
-        "fuse": traits.fuse,
-        "billed_while_stopped": traits.billed_while_stopped,
-        "billing_grain_s": traits.billing_grain_s,
-        "billing_minimum_s": traits.billing_minimum_s,
-        "interruption_notice_s": traits.interruption_notice_s,
+        "prices_only": traits is None,
+        "public_catalog": issubclass(adapter, PublicCatalog),
+        "kind": traits and traits.kind,
+        "markets": sorted(traits.markets) if traits else [],
+        "reach": traits and traits.reach,
+        "fuse": traits and traits.fuse,
+        "billed_while_stopped": traits and traits.billed_while_stopped,
+        "billing_grain_s": traits and traits.billing_grain_s,
+        "billing_minimum_s": traits and traits.billing_minimum_s,
+        "interruption_notice_s": traits and traits.interruption_notice_s,
     }
 
 
-def _to_row(adapter: type[Provider], set_up: bool) -> tuple[object, ...]:
+def _to_row(adapter: type[Adapter], set_up: bool) -> tuple[object, ...]:
+    from gpucloud.provider import Provider
+
+    if not issubclass(adapter, Provider):
+        return (adapter.name, "no", "prices only", None, None, None, None)
     traits = adapter.traits
     return (
         adapter.name,

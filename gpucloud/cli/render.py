@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpucloud.cli.exit_codes import exit_code
 from gpucloud.errors import GpucloudError
 from gpucloud.model import Event, Failure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 @dataclass(slots=True)
@@ -39,16 +43,26 @@ class Output:
         if not sys.stdout.isatty():
             sys.stdout.write("".join("\t".join(_flat(cell) for cell in row) + "\n" for row in cells))
             return
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        _console().print(_rich_table(columns, cells))
 
-        table = Table(box=None, pad_edge=False, header_style="bold" if colour() else "")
-        for column in columns:
-            table.add_column(column, no_wrap=True, justify="right" if "$" in column else "left")
-        for row in cells:
-            table.add_row(*(Text(cell) for cell in row))
-        Console(no_color=not colour(), highlight=False, markup=False).print(table)
+    @property
+    def growing(self) -> bool:
+        """Whether a table can be shown while it grows, which takes a terminal that can go back a line."""
+        return not self.json and sys.stdout.isatty() and colour()
+
+    @contextmanager
+    def growing_table(self, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Sequence[object]]], None]]:
+        """A table on a terminal that is shown again with other rows, and vanishes at the end."""
+        from rich.live import Live
+
+        with Live(console=_console(), auto_refresh=False, transient=True) as live:
+
+            def show(rows: Sequence[Sequence[object]]) -> None:
+                most = live.console.height - 2
+                cells = [[_cell(value) for value in row] for row in rows[:most]]
+                live.update(_rich_table(columns, cells), refresh=True)
+
+            yield show
 
     def csv(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write rows as RFC 4180 has them, with a header; ``None`` is an empty field."""
@@ -77,6 +91,10 @@ class Output:
         with suppress(BrokenPipeError):
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+    def flush(self) -> None:
+        """Send what was written on its way."""
+        sys.stdout.flush()
 
     def event(self, event: Event) -> None:
         """Tell of a step while something goes on."""
@@ -145,6 +163,24 @@ def failures(found: Sequence[Failure]) -> list[dict[str, object]]:
 def local_time(moment: datetime | None) -> str | None:
     """A time for a person: local, to the minute."""
     return None if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(no_color=not colour(), highlight=False, markup=False)
+
+
+def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold" if colour() else "")
+    for column in columns:
+        table.add_column(column, no_wrap=True, justify="right" if "$" in column else "left")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
 
 
 def _cell(value: object) -> str:

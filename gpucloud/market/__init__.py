@@ -2,9 +2,10 @@
 
 from gpucloud.market.ask import ask_all, list_instances, to_failure
 from gpucloud.market.order import grouped, ordered
-from gpucloud.market.search import SearchResult, Terms, search
+from gpucloud.market.search import Search, SearchResult, Terms, search
 
 __all__ = [
+    "Search",
     "SearchResult",
     "Terms",
     "ask_all",

@@ -34,13 +34,18 @@ def ask_all(
     for name in asked:
         answer = done.get(name)
         if name not in done:
-            failures.append(Failure(name, "timeout", f"no answer within {timeout_s:g} s", True))
+            failures.append(too_late(name, timeout_s))
         elif isinstance(answer, BaseException):
             log.debug("%s failed", name, exc_info=answer)
             failures.append(to_failure(name, answer))
         else:
             found[name] = cast(T, answer)
     return found, failures
+
+
+def too_late(provider: str, timeout_s: float) -> Failure:
+    """A provider that has not answered in time."""
+    return Failure(provider, "timeout", f"no answer within {timeout_s:g} s", True)
 
 
 def to_failure(provider: str, error: BaseException) -> Failure:

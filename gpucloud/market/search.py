@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 
-from gpucloud.catalog.cache import Cache
+from gpucloud.catalog.cache import Cache, Source, SourceKind
 from gpucloud.catalog.filters import all_of, filters
-from gpucloud.catalog.where import Condition
+from gpucloud.catalog.where import ALL, Condition
 from gpucloud.errors import StoreError
-from gpucloud.market.ask import ask_all, offers_of, to_failure
+from gpucloud.market.ask import offers_of, to_failure, too_late
 from gpucloud.market.order import RANK
+from gpucloud.market.shortlist import shortlist
 from gpucloud.model import Failure, Offer, Requirements, utcnow
+from gpucloud.parallel import as_they_come
 from gpucloud.provider import Provider
 
 log = logging.getLogger(__name__)
@@ -53,75 +56,173 @@ class SearchResult:
     gpus: frozenset[str] = frozenset()
 
 
-def search(
-    providers: Sequence[Provider], wanted: Requirements, terms: Terms, cache: Cache | None = None
-) -> SearchResult:
-    """Ask all ``providers`` at once; one that fails or is late never hides the others.
+class Search:
+    """One search: ``results`` while the answers arrive, ``remember`` when there is time for it.
 
     Without ``cache`` nothing is remembered. Raises ``UsageError`` when ``wanted.where`` makes no sense.
     """
-    named = filters(wanted)
-    if cache is None:
-        with Cache(None) as fresh:
-            return search(providers, wanted, terms, fresh)
-    asked = [provider for provider in providers if not _fresh(cache, provider, terms.max_age)]
-    found, failures = ask_all(asked, lambda p: (utcnow(), offers_of(p, wanted)), terms.timeout_s)
-    try:
-        failures += _remember(cache, found, all_of(named.values()))
-    except StoreError as error:
-        log.warning("%s (%s); nothing is remembered", error.message, error.why)
-        cache = Cache(None)
-        failures += _remember(cache, found, all_of(named.values()))
-    late = {failure.provider for failure in failures}
-    answered = {provider.name for provider in providers} - late
-    return _select(cache, _scope(cache, answered, terms.stand_ins), named, terms, failures)
 
+    def __init__(
+        self, providers: Sequence[Provider], wanted: Requirements, terms: Terms, cache: Cache | None = None
+    ) -> None:
+        self._wanted, self._terms, self._filters = wanted, terms, filters(wanted)
+        self._cache = Cache(None) if cache is None else cache
+        self._asked = {p.name: p for p in providers if not _fresh(self._cache, p, terms.max_age)}
+        self._known = {provider.name for provider in providers} - set(self._asked)
+        self._told: dict[str, _Answer] = {}
 
-def _remember(
-    cache: Cache, found: Mapping[str, tuple[datetime, list[Offer]]], wanted: Condition
-) -> list[Failure]:
-    """Put every answer into the cache; returns whose made no sense."""
-    failures = []
-    for name, (at, offers) in found.items():
+    @property
+    def asks(self) -> bool:
+        """Whether there is anybody to wait for."""
+        return bool(self._asked)
+
+    def results(self, *, every_answer: bool = False) -> Iterator[SearchResult]:
+        """What is found in the end; before that, if wanted, what is found with each answer that arrives."""
+        if not self._asked:
+            found = self._found(self._cache, self._scope())
+            yield found if found.offers else self._why(found)
+            return
+        failures: dict[str, Failure] = {}
+        with Cache(None) as ranking:
+            self._stand_in(ranking)
+            for name, answer in self._answers():
+                if isinstance(answer, BaseException):
+                    log.debug("%s failed", name, exc_info=answer)
+                    failures[name] = to_failure(name, answer)
+                elif fault := _put(ranking, name, answer, answer.best):
+                    failures[name] = fault
+                else:
+                    self._told[name] = answer
+                if every_answer:
+                    yield self._found(ranking, _nearest(ranking))
+            found = self._found(ranking, _nearest(ranking))
+        missing = [name for name in self._asked if name not in self._told]
+        told = (failures.get(name) or too_late(name, self._terms.timeout_s) for name in missing)
+        found = replace(found, failures=tuple(told))
+        yield found if found.offers else self._why(found)
+
+    def remember(self) -> None:
+        """Put what was told into the cache; what cannot be kept is only logged."""
+        told, self._told = self._told, {}
+        wanted = all_of(self._filters.values())
         try:
-            cache.put(name, offers, name=offers[0].source if offers else name, at=at, wanted=wanted)
-        except (ArithmeticError, TypeError, ValueError) as error:
-            failures.append(to_failure(name, error))
-    return failures
+            for name, answer in told.items():
+                if fault := _put(self._cache, name, answer, answer.offers, wanted):
+                    log.warning("%s: what it told is not remembered (%s)", name, fault.message)
+        except StoreError as error:
+            log.warning("%s (%s); nothing is remembered", error.message, error.why)
+
+    def _answers(self) -> Iterator[tuple[str, _Answer | BaseException]]:
+        tasks = {name: partial(self._ask, provider) for name, provider in self._asked.items()}
+        return as_they_come(tasks, self._terms.timeout_s)
+
+    def _ask(self, provider: Provider) -> Iterator[_Answer]:
+        at, offers = utcnow(), offers_of(provider, self._wanted)
+        limit = None if self._terms.group else self._one_more
+        yield _Answer(at, offers, shortlist(offers, self._wanted, self._terms.order, limit))
+
+    @property
+    def _one_more(self) -> int | None:
+        # One more than is wanted tells whether there is more; counting them all would take as long again.
+        return None if self._terms.limit is None else self._terms.limit + 1
+
+    def _scope(self) -> Condition:
+        """What is remembered and counts: of who need not be asked live offers, of stand-ins the nearest."""
+        sources = self._cache.sources()
+        kinds = _kinds(sources)
+        return _among(
+            source
+            for source in sources
+            if source.kind is kinds[source.provider]
+            and source.provider not in self._told
+            and (
+                source.provider in self._terms.stand_ins
+                or (source.provider in self._known and source.kind is SourceKind.LIVE)
+            )
+        )
+
+    def _stand_in(self, ranking: Cache) -> None:
+        """What is remembered counts until something better is told."""
+        kinds = _kinds(self._cache.sources())
+        remembered: dict[str, list[Offer]] = {}
+        for offer in self._best(self._cache, self._scope()):
+            remembered.setdefault(offer.provider, []).append(offer)
+        for name, offers in remembered.items():
+            ranking.put(name, offers, name=offers[0].source, kind=kinds[name], at=utcnow())
+
+    def _best(self, cache: Cache, scope: Condition) -> list[Offer]:
+        matching = all_of([scope, *self._filters.values()])
+        return cache.select(matching, order=self._terms.order, group=self._terms.group, limit=self._one_more)
+
+    def _found(self, cache: Cache, scope: Condition) -> SearchResult:
+        offers = self._best(cache, scope)
+        return SearchResult(tuple(offers[: self._terms.limit]), len(offers) == self._one_more)
+
+    def _why(self, found: SearchResult) -> SearchResult:
+        """The same, with the reasons why there is nothing in it."""
+        with Cache(None) as told:
+            for name, answer in self._told.items():
+                _put(told, name, answer, answer.offers)
+            places = ((told, ALL), (self._cache, self._scope()))
+            removed = sum((_removed(*place, self._filters) for place in places), Counter[str]())
+            gpus = frozenset(gpu for cache, scope in places for gpu in cache.gpus(scope))
+        return replace(found, removed=removed, gpus=gpus)
+
+
+def search(
+    providers: Sequence[Provider], wanted: Requirements, terms: Terms, cache: Cache | None = None
+) -> SearchResult:
+    """Ask all ``providers`` at once and remember what they told; as ``Search``."""
+    one = Search(providers, wanted, terms, cache)
+    (found,) = one.results()
+    one.remember()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one provider told, when it was asked, and which of it can be among the best."""
+
+    at: datetime
+    offers: Sequence[Offer]
+    best: Sequence[Offer]
+
+
+def _put(
+    cache: Cache, name: str, answer: _Answer, offers: Sequence[Offer], wanted: Condition = ALL
+) -> Failure | None:
+    """Put an answer into a cache; returns what is wrong when it makes no sense."""
+    source = offers[0].source if offers else name
+    try:
+        cache.put(name, offers, name=source, at=answer.at, wanted=wanted)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        return to_failure(name, error)
+    return None
 
 
 def _fresh(cache: Cache, provider: Provider, max_age: timedelta | None) -> bool:
     """Whether what is remembered of a provider will do; a script may want another answer each time."""
     if max_age is None or provider.settings.script:
         return max_age is None
-    known = [s.complete_at for s in cache.sources() if s.provider == provider.name and s.live]
+    live = [source for source in cache.sources() if source.kind is SourceKind.LIVE]
+    known = [source.complete_at for source in live if source.provider == provider.name]
     return any(at is not None and utcnow() - at < max_age for at in known)
 
 
-def _scope(cache: Cache, answered: Collection[str], stand_ins: Collection[str]) -> Condition:
-    """The sources that count; listed prices only of providers of whom nothing better is known."""
+def _kinds(sources: Iterable[Source]) -> dict[str, SourceKind]:
+    """The kind of source of each provider that is nearest to the market."""
+    return {source.provider: source.kind for source in sorted(sources, key=lambda source: source.kind)}
+
+
+def _nearest(cache: Cache) -> Condition:
     sources = cache.sources()
-    live = {source.provider for source in sources if source.live}
-    ids = [
-        source.id
-        for source in sources
-        if (source.live and source.provider in {*answered, *stand_ins})
-        or (not source.live and source.provider in stand_ins and source.provider not in live)
-    ]
+    kinds = _kinds(sources)
+    return _among(source for source in sources if source.kind is kinds[source.provider])
+
+
+def _among(sources: Iterable[Source]) -> Condition:
+    ids = [source.id for source in sources]
     return Condition(f"offers.source IN ({', '.join('?' * len(ids))})", tuple(ids))
-
-
-def _select(
-    cache: Cache, scope: Condition, named: Mapping[str, Condition], terms: Terms, failures: Sequence[Failure]
-) -> SearchResult:
-    matching = all_of([scope, *named.values()])
-    # One more than is wanted tells whether there is more, and counting them all would take as long again.
-    one_more = None if terms.limit is None else terms.limit + 1
-    offers = cache.select(matching, order=terms.order, group=terms.group, limit=one_more)
-    if offers:
-        return SearchResult(tuple(offers[: terms.limit]), len(offers) == one_more, tuple(failures))
-    removed = _removed(cache, scope, named)
-    return SearchResult((), False, tuple(failures), removed, frozenset(cache.gpus(scope)))
 
 
 def _removed(cache: Cache, scope: Condition, named: Mapping[str, Condition]) -> Counter[str]:

@@ -1,6 +1,7 @@
 """What adapter authors test with: the contract as tests, and canned replies for the HTTP client."""
 
+from gpucloud.testing.catalog import CatalogConformance
 from gpucloud.testing.conformance import RENTING_TESTS, ProviderConformance
 from gpucloud.testing.responses import Responses
 
-__all__ = ["RENTING_TESTS", "ProviderConformance", "Responses"]
+__all__ = ["RENTING_TESTS", "CatalogConformance", "ProviderConformance", "Responses"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucloud.catalog.cache import Cache
+from gpucloud.catalog.cache import Cache, SourceKind
 from gpucloud.catalog.gpus import table
 from gpucloud.model import Market, Offer, utcnow
 
@@ -64,7 +64,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for number in range(10):
             provider = f"provider-{number}"
             listed = offers(provider, MANY // 10)
-            cache.put(provider, listed, name="bench", live=False, at=utcnow())
+            cache.put(provider, listed, name="bench", kind=SourceKind.LISTED, at=utcnow())
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),

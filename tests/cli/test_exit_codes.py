@@ -6,6 +6,7 @@ import pytest
 
 from gpucloud.cli.exit_codes import ExitCode
 from tests.harness.cli import Cli
+from tests.harness.plugins import write_plugin
 from tests.harness.waiting import eventually
 
 SIM = ("--provider", "sim:boot=0s")
@@ -62,17 +63,14 @@ def test_success_is_0_and_a_job_s_own_status_is_its_own(cli: Cli) -> None:
 
 def test_a_bug_is_1_and_asks_for_a_report(cli: Cli) -> None:
     plugins = cli.project.parent / "plugins"
-    (plugins / "gpucloud_buggy-1.dist-info").mkdir(parents=True)
-    (plugins / "gpucloud_buggy-1.dist-info" / "METADATA").write_text("Name: gpucloud-buggy\nVersion: 1\n")
-    (plugins / "gpucloud_buggy-1.dist-info" / "entry_points.txt").write_text(
-        "[gpucloud.providers]\nbuggy = gpucloud_buggy:Buggy\n"
-    )
-    (plugins / "gpucloud_buggy.py").write_text(
+    write_plugin(
+        plugins,
+        "buggy",
         "from gpucloud_local import Local\n"
         "class Buggy(Local):\n"
         "    name = 'buggy'\n"
         "    def launch(self, offer, spec):\n"
-        "        return 1 / 0\n"
+        "        return 1 / 0\n",
     )
     done = cli("launch", "--provider", "buggy", "--no-push", env={"PYTHONPATH": str(plugins)})
     assert done.code == ExitCode.FAILURE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import pexpect
 import pytest
 
 from tests.harness.cli import Cli
+from tests.harness.plugins import write_plugin
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -41,6 +43,38 @@ def test_a_table_has_a_header_and_local_times(cli: Cli) -> None:
     assert table.startswith("GPU ")
     assert "AVAILABLE" in table.splitlines()[0]
     assert "RTX4090-24" in table
+
+
+SLOW = """
+from gpucloud.model import Market, Offer, utcnow
+from gpucloud_local import Local
+from decimal import Decimal
+
+class Slow(Local):
+    name = "slow"
+
+    @classmethod
+    def configured(cls, settings):
+        return True
+
+    def offers(self, requirements):
+        open(self.settings.environ["SLOW"]).close()
+        yield Offer("slow", "late", Market.ON_DEMAND, Decimal("0.01"), utcnow(), "api")
+"""
+
+
+def test_what_the_first_provider_says_is_shown_while_another_is_waited_for(cli: Cli, tmp_path: Path) -> None:
+    write_plugin(tmp_path / "plugins", "slow", SLOW)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    environ = {"PYTHONPATH": str(tmp_path / "plugins"), "SLOW": str(gate), "GPUCLOUD_OFFERS_TIMEOUT": "50s"}
+    words = ("offers", "--provider", "sim", "--provider", "slow", "--spot", "--market", "on-demand")
+    asked = at_terminal(cli, *words, columns=140, env=environ)
+    asked.expect("RTX4090-24")
+    gate.write_text("")
+    table = finish(asked)
+    assert asked.exitstatus == 0
+    assert re.search(r"^\S.* slow +late ", table[table.rindex("GPU ") :], re.MULTILINE)
 
 
 @pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])

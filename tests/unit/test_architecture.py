@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "quantities": set(),
     "redact": set(),
     "parallel": set(),
+    "download": {"http"},
     "provider": set(),
     "http": set(),
     "config": {"provider"},
@@ -48,11 +49,14 @@ MAY_IMPORT = {
         "provider",
         "taskfile",
     },
-    "testing": {"provider", "http", "remote", "store"},
+    "testing": {"catalog", "provider", "http", "remote", "store"},
 }
 """What each room may import besides itself and the bottom."""
 
-ADAPTERS_MAY_IMPORT = BOTTOM | {"provider", "http"}
+ADAPTERS_MAY_IMPORT = BOTTOM | {"provider", "http", "download"}
+VOCABULARIES = {"gpucloud.catalog.names", "gpucloud.catalog.currencies"}
+"""What of the catalogue an adapter may use, to translate its vendor's words and money."""
+
 BUILT_ON = {"gpucloud_sim": {"gpucloud_local"}}
 """Adapters whose vendor is another adapter."""
 
@@ -77,12 +81,9 @@ HEAVY = {
 LAZY_ROOMS = {
     "gpucloud/remote": "imported only by what opens a connection or reads a tree",
     "gpucloud/testing": "imported only by tests",
-    "gpucloud_local/api.py": "imported by the adapter's verbs",
     "gpucloud_local/server.py": "a process of its own",
     "gpucloud_local/sshd_asyncssh.py": "imported by the server process",
     "gpucloud_local/sshd_openssh.py": "imported by the server process",
-    "gpucloud_sim/api.py": "imported by the adapter's verbs",
-    "gpucloud_ssh/api.py": "imported by the adapter's verbs",
 }
 """Files that may import heavy things at their top, because they are themselves imported late, and why."""
 
@@ -118,6 +119,10 @@ def _run_on_import(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _run_on_import(node)
 
 
+def heavy_imports(file: Path) -> set[str]:
+    return {name for name in imports(file, top_only=True) if name.split(".")[0] in HEAVY}
+
+
 def rooms_imported(file: Path) -> set[str]:
     found = {name.split(".")[1] for name in imports(file) if name.startswith("gpucloud.")}
     return {name for name in found if (CORE / name).is_dir() or (CORE / f"{name}.py").is_file()}
@@ -140,7 +145,10 @@ def test_every_room_in_the_rules_exists() -> None:
 @pytest.mark.parametrize("file", sources(ADAPTERS), ids=lambda f: str(f.relative_to(ROOT)))
 def test_adapters_import_nothing_of_the_core_but_the_contract(file: Path) -> None:
     package = file.relative_to(ADAPTERS).parts[0]
-    assert rooms_imported(file) <= ADAPTERS_MAY_IMPORT
+    used = {name for name in imports(file) if name.startswith("gpucloud.catalog")}
+    words = {name for name in used if any(name.startswith(word) for word in VOCABULARIES)}
+    assert used - {"gpucloud.catalog"} <= words
+    assert rooms_imported(file) - {"catalog"} <= ADAPTERS_MAY_IMPORT
     others = {name.split(".")[0] for name in imports(file) if name.startswith("gpucloud_")} - {package}
     assert others <= BUILT_ON.get(package, set())
 
@@ -150,8 +158,15 @@ def test_nothing_heavy_is_imported_at_module_top(file: Path) -> None:
     place = file.relative_to(ROOT).as_posix().removeprefix("providers/")
     if any(place.startswith(lazy) for lazy in LAZY_ROOMS):
         return
-    heavy = {name for name in imports(file, top_only=True) if name.split(".")[0] in HEAVY}
-    assert not heavy
+    assert not heavy_imports(file) or file.name == "api.py"
+
+
+@pytest.mark.parametrize("folder", [f for f in ADAPTERS.iterdir() if f.is_dir()], ids=lambda f: f.name)
+def test_the_vendor_s_words_are_imported_by_verbs_only_where_they_are_heavy(folder: Path) -> None:
+    api = folder / "api.py"
+    if api.exists() and heavy_imports(api):
+        for file in folder / "__init__.py", folder / "adapter.py":
+            assert f"{folder.name}.api" not in imports(file, top_only=True)
 
 
 @pytest.mark.parametrize("file", sources(CORE), ids=lambda f: str(f.relative_to(ROOT)))
@@ -173,7 +188,8 @@ def test_the_core_names_no_provider(file: Path) -> None:
 
 
 def test_every_registered_adapter_has_a_conformance_test() -> None:
-    from gpucloud.registry import BUILTIN
+    from gpucloud.provider import Provider, PublicCatalog
+    from gpucloud.registry import BUILTIN, load
 
     for name in BUILTIN:
         tests = [
@@ -181,7 +197,9 @@ def test_every_registered_adapter_has_a_conformance_test() -> None:
         ]
         classes = [node for tree in tests for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
         bases = {ast.unparse(base) for node in classes for base in node.bases}
-        assert "ProviderConformance" in bases, f"tests/providers/{name} has no conformance test"
+        adapter = load(name)
+        for contract, suite in (Provider, "ProviderConformance"), (PublicCatalog, "CatalogConformance"):
+            assert suite in bases or not issubclass(adapter, contract), f"{name} has no {suite}"
 
 
 def test_every_adapter_folder_is_registered() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucloud.catalog.cache import Cache
+from gpucloud.catalog.cache import Cache, SourceKind
 from gpucloud.catalog.filters import all_of, filters
 from gpucloud.errors import StoreError
 from gpucloud.model import Availability, Gpu, GpuWish, Market, Offer, Requirements
@@ -21,6 +21,8 @@ from tests.harness.adapters import an_offer
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
+
+PUBLISHED = SourceKind.PUBLISHED
 
 
 def seen(**changes: object) -> Offer:
@@ -144,14 +146,24 @@ def test_what_was_left_is_as_of_when_it_was_seen(cache: Cache) -> None:
 
 
 def test_a_source_that_tells_the_same_again_is_as_of_now(cache: Cache) -> None:
-    cache.put("acme", [seen()], name="api", at=NOW, validator='"etag"')
-    cache.unchanged("acme", live=True, at=LATER)
-    (source,) = cache.sources()
-    assert (source.asked_at, source.complete_at, source.validator) == (LATER, LATER, '"etag"')
+    for part in ("east", "west"):
+        cache.put("acme", [seen()], name="site", kind=PUBLISHED, part=part, at=NOW, validator='"etag"')
+    cache.unchanged("acme", "west", LATER)
+    east, west = cache.sources()
+    assert (east.asked_at, east.complete_at, east.validator) == (NOW, NOW, '"etag"')
+    assert (west.asked_at, west.complete_at, west.validator) == (LATER, LATER, '"etag"')
+
+
+def test_a_part_of_a_catalogue_is_replaced_as_a_whole_and_alone(cache: Cache) -> None:
+    for part in ("east", "west"):
+        cache.put("acme", [seen(region=part)], name="site", kind=PUBLISHED, part=part, at=NOW)
+    changed = cache.put("acme", [], name="site", kind=PUBLISHED, part="west", at=LATER)
+    assert changed == 1
+    assert [offer.region for offer in cache.select()] == ["east"]
 
 
 def test_a_list_of_prices_and_live_offers_of_one_provider_do_not_mix(cache: Cache) -> None:
-    cache.put("acme", [seen(confidence="A", source="page")], name="page", live=False, at=NOW)
+    cache.put("acme", [seen(confidence="A", source="page")], name="page", kind=SourceKind.LISTED, at=NOW)
     cache.put("acme", [seen(usd_per_hour=Decimal(2))], name="api", at=NOW)
     assert sorted(offer.confidence for offer in cache.select()) == ["A", "live"]
     cache.put("acme", [], name="api", at=LATER)

@@ -42,12 +42,16 @@ def commands_table() -> str:
 
 
 def providers_table() -> str:
+    from gpucloud.provider import Provider
     from gpucloud.registry import load_all
 
     rows: list[tuple[str, ...]] = []
     for name, adapter in load_all().items():
-        traits = adapter.traits
         about = (adapter.__doc__ or "").splitlines()[0].rstrip(".")
+        if not issubclass(adapter, Provider):
+            rows.append((f"`{name}`", about, "prices only", "", "", ""))
+            continue
+        traits = adapter.traits
         markets = ", ".join(sorted(traits.markets))
         rows.append((f"`{name}`", about, traits.kind, markets, traits.fuse, traits.billed_while_stopped))
     return table(("Name", "What it is", "Rents a", "Markets", "Fuse", "Stopped, it bills"), rows)

@@ -171,8 +171,8 @@ BROKEN = {
     "no class at all": (WORKING, "acme", "AttributeError"),
     "no module at all": (WORKING, ":Acme", "ValueError"),
     "nothing at all": (WORKING, "", "ValueError"),
-    "no class but a function": ("def Acme(): pass", "acme:Acme", "is not a Provider"),
-    "a class of another kind": ("class Acme: name = 'acme'", "acme:Acme", "is not a Provider"),
+    "no class but a function": ("def Acme(): pass", "acme:Acme", "is not an Adapter"),
+    "a class of another kind": ("class Acme: name = 'acme'", "acme:Acme", "is not an Adapter"),
     "a class of another name": (WORKING.replace("'acme'", "'other'"), "acme:Acme", "named 'acme'"),
     "a class without a name": (WORKING.replace("    name = 'acme'", "    pass"), "acme:Acme", "named 'acme'"),
     "verbs that are missing": (

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gpucloud.catalog.cache import Cache
+from gpucloud.catalog.cache import Cache, SourceKind
 from gpucloud.errors import BadReply, RateLimited, Unreachable
-from gpucloud.market import Terms, grouped, ordered, search
+from gpucloud.market import Search, Terms, grouped, ordered, search
 from gpucloud.model import Gpu, Market, Offer, Requirements, utcnow
 from tests.harness.adapters import an_offer, failing, stated
 
@@ -93,7 +93,7 @@ def test_what_is_remembered_stands_in_for_who_fails_only_where_that_is_wanted(
 def test_listed_prices_are_shown_only_of_providers_of_whom_nothing_better_is_known(cache: Cache) -> None:
     for name in ("acme", "new"):
         listed = an(name, instance_type="listed", confidence="A")
-        cache.put(name, [listed], name="page", live=False, at=utcnow())
+        cache.put(name, [listed], name="page", kind=SourceKind.LISTED, at=utcnow())
     both = frozenset({"acme", "new"})
     found = search([stated("acme", lambda: [an("acme")])], ANYTHING, terms(stand_ins=both), cache)
     assert sorted((offer.provider, offer.confidence) for offer in found.offers) == [
@@ -142,6 +142,39 @@ def test_four_troubles_at_once_leave_the_rest_and_are_four_failures(cache: Cache
         ("busy", "rate-limited"),
         ("broken", "unreachable"),
     }
+
+
+def test_what_is_there_is_told_before_the_last_one_answers(cache: Cache) -> None:
+    told, cheap = threading.Event(), an("slow", instance_type="new", usd_per_hour=Decimal("0.5"))
+
+    def wait() -> list[Offer]:
+        assert told.wait(LONG)
+        return [cheap]
+
+    cache.put("slow", [an("slow", instance_type="old")], name="api", at=utcnow() - HOUR)
+    slow, quick = stated("slow", wait), stated("quick", lambda: [an("quick")])
+    found = Search([slow, quick], ANYTHING, terms(stand_ins=frozenset({"slow"})), cache).results(
+        every_answer=True
+    )
+    first = next(found)
+    assert [(offer.provider, offer.instance_type) for offer in first.offers] == [
+        ("quick", "big"),
+        ("slow", "old"),
+    ]
+    told.set()
+    *_, last = found
+    assert [(offer.provider, offer.usd_per_hour) for offer in last.offers] == [
+        ("slow", cheap.usd_per_hour),
+        ("quick", 1),
+    ]
+
+
+def test_nothing_is_remembered_before_there_is_time_for_it(cache: Cache) -> None:
+    one = Search([stated("acme", lambda: [an("acme")])], ANYTHING, terms(), cache)
+    assert [found.offers for found in one.results()]
+    assert cache.count() == 0
+    one.remember()
+    assert cache.count() == 1
 
 
 def test_a_memory_that_is_full_keeps_nobody_from_searching(tmp_path: Path) -> None:
