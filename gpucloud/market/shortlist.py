@@ -63,7 +63,11 @@ def _has_enough(offer: Offer, wanted: Requirements) -> bool:
         (offer.memory_gib, wanted.min_memory_gib),
         (offer.disk_gib, wanted.min_disk_gib),
     )
-    return all(least is None or (has is not None and has >= least) for has, least in pairs)
+    # Sizes are compared as the cache holds them: in whole millionths.
+    return all(
+        least is None or (has is not None and round(has * MICROS) >= int(least * MICROS))
+        for has, least in pairs
+    )
 
 
 def _is_in(offer: Offer, name: str) -> bool:

@@ -80,6 +80,13 @@ def test_the_best_of_the_shortlist_are_the_best_of_all(
     assert told(short, wanted, order, limit) == told(answer, wanted, order, limit)
 
 
+def test_a_size_counts_as_the_cache_holds_it() -> None:
+    almost = an_offer(memory_gib=Decimal("2.9999996"), usd_per_hour=Decimal("1.0000004"))
+    wanted = Requirements(min_memory_gib=3, max_usd_per_hour=Decimal(1))
+    assert told([almost], wanted, RANK, None) == [almost.id]
+    assert shortlist([almost], wanted, RANK, None) == [almost]
+
+
 def test_what_cannot_be_among_the_best_is_left_out() -> None:
     answer = [an_offer(instance_type=f"type-{n}", usd_per_hour=Decimal(n // 2)) for n in range(100)]
     short = shortlist(answer, Requirements(), RANK, 3)
