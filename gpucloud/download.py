@@ -108,10 +108,12 @@ def _chunks(
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    kept = b""
+    kept: list[bytes] = []
     for chunk in chunks:
-        *whole, kept = (kept + chunk).split(b"\n")
-        for line in whole:
-            yield line.decode("utf-8", "replace") + "\n"
-    if kept:
-        yield kept.decode("utf-8", "replace")
+        first, *rest = chunk.split(b"\n")
+        kept.append(first)
+        for line in rest:
+            yield b"".join(kept).decode("utf-8", "replace") + "\n"
+            kept = [line]
+    if last := b"".join(kept):
+        yield last.decode("utf-8", "replace")

@@ -353,7 +353,9 @@ def length_of(headers: Mapping[str, str]) -> int | None:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     from email.utils import parsedate_to_datetime
 
-    text = headers.get("Retry-After", "").strip()
+    # Some say it in a header of their own, which ends in the same words.
+    own = (value for name, value in headers.items() if name.lower().endswith("-retry-after"))
+    text = (headers.get("Retry-After") or next(own, "")).strip()
     if re.fullmatch("[0-9]{1,9}", text):
         return float(text)
     try:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from gpucloud.http import HttpClient
 from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements
 
 
@@ -142,9 +143,13 @@ class LaunchSpec:
 
 
 class Adapter:
-    """The code for one provider. Constructing it does no I/O and never fails for want of credentials."""
+    """The code for one provider. Constructing it does no I/O and never fails for want of credentials.
+
+    ``client`` is what makes its HTTP client, from a name and an address; tests give it less patience.
+    """
 
     name: ClassVar[str]
+    client: Callable[..., HttpClient] = HttpClient
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.settings = settings

@@ -31,6 +31,22 @@ BUILTIN: Final = MappingProxyType(
 )
 """Provider name -> ``module:Class``, sorted. The name is also the folder suffix and the config table."""
 
+PRICES_ONLY: Final = MappingProxyType(
+    {
+        "aws": "gpucloud_aws:Aws",
+        "azure": "gpucloud_azure:Azure",
+        "brev": "gpucloud_brev:Brev",
+        "cloudrift": "gpucloud_cloudrift:Cloudrift",
+        "oci": "gpucloud_oci:Oci",
+        "runpod": "gpucloud_runpod:Runpod",
+        "shadeform": "gpucloud_shadeform:Shadeform",
+        "vast": "gpucloud_vast:Vast",
+        "verda": "gpucloud_verda:Verda",
+        "vultr": "gpucloud_vultr:Vultr",
+    }
+)
+"""The same for adapters that read what is published and cannot rent; apart, so that renting loads none."""
+
 
 def _may_have_plugins() -> bool:
     """Whether an installed package may bring adapters; asking each takes longer than most commands do."""
@@ -66,7 +82,7 @@ def _plugins() -> dict[str, str]:
 
 def names() -> tuple[str, ...]:
     """Every provider name, built-in and third-party, sorted; nothing is imported."""
-    return tuple(sorted({*BUILTIN, *_plugins()}))
+    return tuple(sorted({*BUILTIN, *PRICES_ONLY, *_plugins()}))
 
 
 def load(name: str) -> type[Adapter]:
@@ -76,7 +92,7 @@ def load(name: str) -> type[Adapter]:
         NothingMatched: when no adapter has that name.
         ConfigError: when the adapter is there but cannot be used.
     """
-    target = BUILTIN.get(name) or _plugins().get(name)
+    target = BUILTIN[name] if name in BUILTIN else {**PRICES_ONLY, **_plugins()}.get(name)
     if target is None:
         close = difflib.get_close_matches(name, names(), n=1)
         raise NothingMatched(
@@ -126,7 +142,7 @@ def _skipped_if_broken(name: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        if name in BUILTIN:
+        if name in BUILTIN or name in PRICES_ONLY:
             raise
         log.warning("%s (%s); it is skipped", error.message, error.why)
 
@@ -198,6 +214,8 @@ class Registry:
 
     def is_set_up(self, name: str) -> bool:
         """Whether the person can rent at a provider. Raises ``ConfigError`` when its adapter is broken."""
+        if name in PRICES_ONLY and name not in _plugins():
+            return False
         adapter = load(name)
         with _explained(name):
             return issubclass(adapter, Provider) and adapter.configured(self._config.provider(name))

@@ -147,6 +147,16 @@ def normalise(text: str, *, memory_gib: int | Decimal | None = None) -> Gpu | No
     return _normalise(text, _to_gib(memory_gib))
 
 
+def named(text: str, *, memory_gib: int | Decimal | None = None) -> Gpu:
+    """As ``normalise``, but a GPU that nobody knows keeps the vendor's words, so that it is seen.
+
+    Raises:
+        ValueError: when there are no words.
+    """
+    known = normalise(text, memory_gib=memory_gib)
+    return known or replace(Gpu.parse(text), memory_gib=_to_gib(memory_gib))
+
+
 def parse_wish(text: str) -> GpuWish:
     """What a person asks for, under the name that offers have: ``A6000`` is ``RTXA6000``.
 

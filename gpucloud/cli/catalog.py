@@ -10,6 +10,7 @@ import typer
 from gpucloud.cli.app import group
 from gpucloud.cli.exit_codes import ExitCode
 from gpucloud.cli.render import failures, out
+from gpucloud.errors import NothingMatched
 
 if TYPE_CHECKING:
     from gpucloud.market.refresh import Refreshed
@@ -34,7 +35,7 @@ def refresh(
 
     Example: gpucloud catalog refresh azure --region westeurope
     """
-    from gpucloud.cli.context import config, offer_cache
+    from gpucloud.cli.context import config, offer_cache, price_history
     from gpucloud.cli.progress import Reads
     from gpucloud.market.refresh import refresh as read_again
     from gpucloud.registry import Registry
@@ -43,12 +44,18 @@ def refresh(
     catalogs = Registry(settings).catalogs(providers or ())
     parts = []
     with offer_cache(settings) as cache, Reads() as reads:
-        for part in read_again(catalogs, region or (), cache, reads.tell):
+        for part in read_again(catalogs, region or (), cache, reads.tell, price_history(settings)):
             parts.append(part)
             if part.failure:
                 out.failure(part.failure)
             if not part.left:
                 reads.done(part.provider)
+    if not parts:
+        raise NothingMatched(
+            f"no catalogue tells of {' or '.join(region or ())}",
+            why="every provider has regions of other names",
+            hint="gpucloud offers --columns provider,region",
+        )
     _write(parts)
     if any(part.failure for part in parts):
         raise typer.Exit(ExitCode.UNREACHABLE)

@@ -46,9 +46,11 @@ class Reads:
         if not self._progress:
             return
         if name not in self._lines:
-            self._lines[name] = self._progress.add_task(name)
-        what = f"{name} {part}" if part else name
-        self._progress.update(self._lines[name], description=what, completed=read, total=total)
+            self._lines[name] = self._progress.add_task(name, total=None)
+        line, what = self._lines[name], f"{name} {part}" if part else name
+        if self._progress.tasks[line].description != what:
+            self._progress.reset(line, description=what, total=None)
+        self._progress.update(line, completed=read, total=total)
 
     def done(self, name: str) -> None:
         """Nothing more will be read of it."""

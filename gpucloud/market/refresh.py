@@ -8,7 +8,8 @@ from datetime import datetime
 from functools import partial
 
 from gpucloud.catalog.cache import Cache, SourceKind
-from gpucloud.errors import RateLimited, Unreachable
+from gpucloud.catalog.history import History
+from gpucloud.errors import NotFound, RateLimited, Unreachable
 from gpucloud.market.ask import to_failure
 from gpucloud.model import Failure, utcnow
 from gpucloud.parallel import as_they_come
@@ -46,7 +47,11 @@ class _Read:
 
 
 def refresh(
-    catalogs: Mapping[str, PublicCatalog], regions: Sequence[str], cache: Cache, tell: Tell
+    catalogs: Mapping[str, PublicCatalog],
+    regions: Sequence[str],
+    cache: Cache,
+    tell: Tell,
+    history: History | None = None,
 ) -> Iterator[Refreshed]:
     """Read the parts that tell of ``regions``, or the usual ones, and yield what became of each.
 
@@ -59,10 +64,14 @@ def refresh(
         for name, catalog in catalogs.items()
     }
     for name, answer in as_they_come(tasks):
+        if isinstance(answer, NotFound) and len(tasks) > 1:
+            continue  # its regions have other names
         if isinstance(answer, BaseException):
             yield Refreshed(name, "", 0, failure=to_failure(name, answer))
         else:
             yield _keep(cache, name, answer)
+            if history and answer.published:
+                history.note(answer.published.offers, answer.at)
 
 
 def _read_all(

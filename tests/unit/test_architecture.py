@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "redact": set(),
     "parallel": set(),
     "download": {"http"},
-    "provider": set(),
+    "replies": {"http"},
+    "provider": {"http"},
     "http": set(),
     "config": {"provider"},
     "catalog": set(),
@@ -53,7 +54,7 @@ MAY_IMPORT = {
 }
 """What each room may import besides itself and the bottom."""
 
-ADAPTERS_MAY_IMPORT = BOTTOM | {"provider", "http", "download"}
+ADAPTERS_MAY_IMPORT = BOTTOM | {"provider", "http", "download", "replies"}
 VOCABULARIES = {"gpucloud.catalog.names", "gpucloud.catalog.currencies"}
 """What of the catalogue an adapter may use, to translate its vendor's words and money."""
 
@@ -175,9 +176,9 @@ def test_the_core_names_no_provider(file: Path) -> None:
         file.name == "registry.py" or file == CORE / "cli" / "demo.py"
     ):  # the demo plays on the simulated market
         return
-    from gpucloud.registry import BUILTIN
+    from gpucloud.registry import BUILTIN, PRICES_ONLY
 
-    names = set(BUILTIN) - {"local", "ssh"}
+    names = {*BUILTIN, *PRICES_ONLY} - {"local", "ssh"}
     words = {
         node.value
         for node in ast.walk(ast.parse(file.read_text()))
@@ -189,9 +190,9 @@ def test_the_core_names_no_provider(file: Path) -> None:
 
 def test_every_registered_adapter_has_a_conformance_test() -> None:
     from gpucloud.provider import Provider, PublicCatalog
-    from gpucloud.registry import BUILTIN, load
+    from gpucloud.registry import BUILTIN, PRICES_ONLY, load
 
-    for name in BUILTIN:
+    for name in (*BUILTIN, *PRICES_ONLY):
         tests = [
             ast.parse(file.read_text()) for file in (ROOT / "tests" / "providers" / name).glob("test_*.py")
         ]
@@ -203,10 +204,10 @@ def test_every_registered_adapter_has_a_conformance_test() -> None:
 
 
 def test_every_adapter_folder_is_registered() -> None:
-    from gpucloud.registry import BUILTIN
+    from gpucloud.registry import BUILTIN, PRICES_ONLY
 
     folders = {folder.name.removeprefix("gpucloud_") for folder in ADAPTERS.iterdir() if folder.is_dir()}
-    assert folders == set(BUILTIN)
+    assert folders == {*BUILTIN, *PRICES_ONLY}
 
 
 @pytest.mark.parametrize("file", [*sources(CORE), *sources(ADAPTERS)], ids=lambda f: str(f.relative_to(ROOT)))

@@ -16,8 +16,10 @@ import pytest
 from gpucloud import registry
 from gpucloud.config import load as load_config
 from gpucloud.errors import ConfigError, NothingMatched
-from gpucloud.provider import Provider
-from gpucloud.registry import BUILTIN, ENTRY_POINT_GROUP, Registry
+from gpucloud.provider import Provider, PublicCatalog
+from gpucloud.registry import BUILTIN, ENTRY_POINT_GROUP, PRICES_ONLY, Registry
+
+OURS = (*BUILTIN, *PRICES_ONLY)
 
 WORKING = "from gpucloud_local import Local\n\n\nclass Acme(Local):\n    name = 'acme'\n"
 
@@ -93,7 +95,8 @@ def providers(home: Path) -> Callable[..., Registry]:
 
 def test_the_built_in_table_is_sorted_and_follows_the_name_rule() -> None:
     assert list(BUILTIN) == sorted(BUILTIN)
-    for name, target in BUILTIN.items():
+    assert list(PRICES_ONLY) == sorted(PRICES_ONLY)
+    for name, target in {**BUILTIN, **PRICES_ONLY}.items():
         assert target == f"gpucloud_{name}:{name.capitalize()}"
 
 
@@ -104,8 +107,16 @@ def test_every_built_in_adapter_loads_under_its_name(name: str) -> None:
     assert adapter.name == name
 
 
+@pytest.mark.parametrize("name", PRICES_ONLY)
+def test_an_adapter_that_only_publishes_is_no_provider(name: str) -> None:
+    adapter = registry.load(name)
+    assert issubclass(adapter, PublicCatalog)
+    assert not issubclass(adapter, Provider)
+    assert adapter.name == name
+
+
 def test_all_adapters_are_told_sorted_by_name() -> None:
-    assert set(BUILTIN) <= set(registry.names())
+    assert set(OURS) <= set(registry.names())
     assert list(registry.names()) == sorted(registry.names())
     assert list(registry.load_all()) == sorted(registry.load_all())
 
@@ -151,8 +162,8 @@ def test_telling_the_names_imports_no_adapter(site: Site) -> None:
 @pytest.mark.parametrize("target", ["acme:Acme", "acme:Acme [extra]", "acme : Acme"])
 def test_the_adapter_of_an_installed_package_is_found(site: Site, target: str) -> None:
     site.plug_in(WORKING, target)
-    assert site.ask(NAMES) == (sorted([*BUILTIN, "acme"]), "")
-    assert site.ask(LOADED) == (sorted([*BUILTIN, "acme"]), "")
+    assert site.ask(NAMES) == (sorted([*OURS, "acme"]), "")
+    assert site.ask(LOADED) == (sorted([*OURS, "acme"]), "")
     assert "acme" in site.ask(CONFIGURED)[0]
 
 
@@ -191,7 +202,7 @@ def test_a_broken_plugin_warns_and_is_skipped_and_an_error_when_it_is_asked_for(
     if source is None:
         (site.folder / "acme.py").unlink()
     loaded, warning = site.ask(LOADED)
-    assert loaded == sorted(BUILTIN)
+    assert loaded == sorted(OURS)
     assert "'acme'" in warning and why in warning and "Traceback" not in warning
     code, message, reason, hint = site.ask(EXPLAINED)[0]
     assert (code, message) == ("config", "the adapter of provider 'acme' cannot be used")
@@ -225,7 +236,7 @@ def test_a_package_with_broken_entry_points_hides_no_other(site: Site, content: 
     site.install("broken", content)
     site.plug_in(WORKING)
     names, warning = site.ask(NAMES)
-    assert names == sorted([*BUILTIN, "acme"])
+    assert names == sorted([*OURS, "acme"])
     assert "broken" in warning
 
 
@@ -302,7 +313,7 @@ def test_whether_a_provider_is_set_up_is_told_without_building_it(
 def test_a_plugin_that_cannot_say_whether_it_is_set_up_hides_no_other(site: Site) -> None:
     site.plug_in(WORKING + "    @classmethod\n    def configured(cls, settings):\n        return 1 / 0\n")
     answer, told = site.ask(KNOWN)
-    assert answer == {"local": True, "sim": False, "ssh": False}
+    assert answer == {"local": True, "sim": False, "ssh": False} | dict.fromkeys(PRICES_ONLY, False)
     assert "'acme' cannot be used (ZeroDivisionError: division by zero); it is skipped" in told
 
 

@@ -1,0 +1,205 @@
+"""The documents that Amazon publishes, in its words, and what of them is kept from one reading to the next.
+
+A region's price list is hundreds of megabytes and changes every few days, its Spot prices are small and
+change every hour. So that new Spot prices do not cost reading the list again, the lines of it that matter
+are part of what tells one edition of a region from the next.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Set
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gpucloud.model import utcnow
+
+log = logging.getLogger(__name__)
+
+_REGIONS = re.compile(r'"regions"\s*:\s*\[\s*')
+_BETWEEN = re.compile(r"[\s,]*")
+
+ADDRESSES: Final = {
+    "catalog_url": "https://pricing.us-east-1.amazonaws.com",
+    "spot_url": "https://website.spot.ec2.aws.a2z.com",
+    "advisor_url": "https://spot-bid-advisor.s3.amazonaws.com",
+}
+"""Where its documents are, by the setting that may say otherwise."""
+
+REGIONS_PATH: Final = "/offers/v1.0/aws/AmazonEC2/current/region_index.json"
+LIST_PATH: Final = "/offers/v1.0/aws/AmazonEC2/current/{region}/index.csv"
+SPOT_PATH: Final = "/spot.json"
+ADVISOR_PATH: Final = "/spot-advisor-data.json"
+
+ON_DEMAND: Final = "OnDemand"
+
+
+class Document(NamedTuple):
+    """A document; ``changed_at`` is when it last changed, if the server says so."""
+
+    text: str
+    validator: str | None
+    changed_at: datetime | None
+
+
+class Words(BaseModel):
+    """Whatever Amazon adds is ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+class RegionIndex(Words):
+    """Which regions, local zones and wavelength zones have a price list."""
+
+    regions: dict[str, Any] = Field(min_length=1)
+
+
+class Line(Words):
+    """One row of a price list. ``usd`` is for the whole instance and hour, and so are ``gpus`` and memory."""
+
+    sku: str = Field(alias="SKU", min_length=1)
+    instance_type: str = Field(alias="Instance Type", min_length=1)
+    usd: Decimal = Field(alias="PricePerUnit")
+    market: str = Field(alias="MarketOption")
+    gpus: str = Field(alias="GPU")
+    gpu_memory: str = Field("", alias="GPU Memory")
+    vcpus: str = Field("", alias="vCPU")
+    memory: str = Field("", alias="Memory")
+    storage: str = Field("", alias="Storage")
+
+    @property
+    def family(self) -> str:
+        """``p5`` for ``p5.48xlarge``."""
+        return self.instance_type.partition(".")[0]
+
+
+class PriceList(Words):
+    """What matters of a region's price list."""
+
+    validator: str | None
+    published_at: datetime | None
+    lines: tuple[Line, ...]
+
+
+class SpotPrices(Words):
+    """Dollars per hour by instance type, for one region; ``as_of`` is when Amazon last changed them."""
+
+    validator: str | None = None
+    as_of: datetime | None = None
+    usd: dict[str, Decimal] = {}
+
+
+class Bands(Words):
+    """How often instances of a type were interrupted in one region, as the advisor writes it: ``<5%``."""
+
+    validator: str | None = None
+    labels: dict[str, str] = {}
+
+
+class Edition(Words):
+    """All that the offers of one region are made of; as a text it is the validator of the part."""
+
+    prices: PriceList
+    spot: SpotPrices
+    bands: Bands
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self | None:
+        """Read it again; ``None`` when there is none or another version of this program wrote it."""
+        try:
+            return None if text is None else cls.model_validate_json(text)
+        except ValidationError as error:
+            log.debug("what is remembered of the last edition cannot be used: %s", error)
+            return None
+
+
+class _Column(Words):
+    name: str
+    prices: dict[str, Any]
+
+
+class _Size(Words):
+    size: str
+    columns: tuple[_Column, ...] = Field(alias="valueColumns")
+
+
+class _Group(Words):
+    sizes: tuple[Any, ...]
+
+
+class _SpotRegion(Words):
+    groups: tuple[_Group, ...] = Field(alias="instanceTypes")
+
+
+class _Range(Words):
+    index: int
+    label: str
+
+
+class _Advisor(Words):
+    ranges: tuple[_Range, ...]
+    regions: dict[str, Any] = Field(alias="spot_advisor")
+
+
+class _AdvisorRegion(Words):
+    linux: dict[str, Any] = Field({}, alias="Linux")
+
+
+def read_spot(region: str, types: Set[str], document: Document) -> SpotPrices:
+    """The Linux prices of ``types`` in a region. Raises ``ValueError`` for another kind of document."""
+    ours = (one for one in _regions(document.text) if isinstance(one, dict) and one.get("region") == region)
+    found = [_SpotRegion.model_validate(one) for one in ours]
+    sizes = (size for one in found for group in one.groups for size in group.sizes)
+    usd = dict(_priced(sizes, types))
+    return SpotPrices(validator=document.validator, as_of=document.changed_at or utcnow(), usd=usd)
+
+
+def read_bands(region: str, types: Set[str], document: Document) -> Bands:
+    """The advisor's words on ``types`` in a region. Raises ``ValueError`` for another kind of document."""
+    advisor = _Advisor.model_validate_json(document.text)
+    linux = _AdvisorRegion.model_validate(advisor.regions.get(region, {})).linux
+    words = {one.index: one.label for one in advisor.ranges}
+    labels = dict(_labelled({name: linux[name] for name in types & linux.keys()}, words))
+    return Bands(validator=document.validator, labels=labels)
+
+
+def _regions(text: str) -> Iterator[Any]:
+    """The regions of a Spot feed, one after the other: all at once they would take forty megabytes.
+
+    The feed has been a call of JavaScript, and may be again.
+    """
+    start = _REGIONS.search(text)
+    if not start:
+        raise ValueError("there are no regions in it")
+    decoder, at = json.JSONDecoder(), start.end()
+    while not text.startswith("]", at):
+        region, at = decoder.raw_decode(text, at)
+        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr] # It matches nothing, too.
+        yield region
+
+
+def _priced(sizes: Iterator[Any], types: Set[str]) -> Iterator[tuple[str, Decimal]]:
+    for entry in sizes:
+        try:
+            size = _Size.model_validate(entry)
+            texts = [column.prices.get("USD") for column in size.columns if column.name == "linux"]
+            usd = Decimal(str(texts[0]))
+        except (ValidationError, InvalidOperation, IndexError) as error:
+            # N/A* is a price, too: it is not sold there.
+            log.debug("no Spot price in %.200r: %s", entry, error)
+            continue
+        if size.size in types and usd.is_finite() and usd > 0:
+            yield size.size, usd
+
+
+def _labelled(entries: dict[str, Any], words: dict[int, str]) -> Iterator[tuple[str, str]]:
+    for name, entry in entries.items():
+        try:
+            yield name, words[entry["r"]]
+        except (LookupError, TypeError) as error:
+            log.debug("no band of %s in %.200r: %r", name, entry, error)
