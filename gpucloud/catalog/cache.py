@@ -20,6 +20,7 @@ from gpucloud.model import Gpu, Offer
 
 VERSION: Final = 2
 CACHE_KIB: Final = 40_000
+PAGE_BYTES: Final = 16_384
 BUSY_S: Final = 30
 """How long to wait for another process that writes."""
 
@@ -114,12 +115,15 @@ class Cache:
             complete_at = at if wanted == ALL else None
             rows = to_rows(offers, source, name, complete_at, cache(self._gpu))
             changed = self._db.executemany(_UPSERT, _noting(rows, told)).rowcount
-            known = self._db.execute(
-                f"SELECT offers.key {_FROM} WHERE offers.key BETWEEN ? AND ? AND {wanted.sql}",
-                (*keys_of(source), *wanted.values),
-            )
-            gone = [(key,) for (key,) in known if key not in told]
-            return changed + self._db.executemany("DELETE FROM offers WHERE key = ?", gone).rowcount
+            # Where nobody is more than were told, nobody is gone.
+            if self.count(Condition("offers.key BETWEEN ? AND ?", keys_of(source))) > len(told):
+                known = self._db.execute(
+                    f"SELECT offers.key {_FROM} WHERE offers.key BETWEEN ? AND ? AND {wanted.sql}",
+                    (*keys_of(source), *wanted.values),
+                )
+                gone = [(key,) for (key,) in known if key not in told]
+                changed += self._db.executemany("DELETE FROM offers WHERE key = ?", gone).rowcount
+            return changed
 
     def unchanged(self, provider: str, part: str, at: datetime) -> None:
         """A part of a public catalogue is as it was."""
@@ -258,6 +262,7 @@ class Cache:
         db.row_factory = sqlite3.Row
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
+            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         # Losing the last answer to a power cut does no harm.

@@ -48,11 +48,22 @@ class Stopped(Exception):
 
 
 class Group(TyperGroup):
-    """A group that suggests the command that was meant."""
+    """A group that suggests the command that was meant.
+
+    ``default`` is the command, if any, that words call which begin with none.
+    """
+
+    default: str | None = None
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.params += _common()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command before words that name none."""
+        if self.default and (not args or args[0] not in {*self.commands, "-h", "--help"}):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -100,9 +111,9 @@ class App(typer.Typer):
         return super().command(name, cls=cls or Command, **settings)
 
 
-def group(name: str, help: str) -> App:
+def group(name: str, help: str, cls: type[Group] = Group) -> App:
     """A noun with commands of its own."""
-    commands = App(name=name, help=help, cls=Group, rich_markup_mode=None)
+    commands = App(name=name, help=help, cls=cls, rich_markup_mode=None)
     app.add_typer(commands)
     return commands
 

@@ -11,6 +11,8 @@ from gpucloud.cli.app import app
 
 HOMES: Final = {
     "offers": "offers",
+    "history": "history",
+    "watch": "watch",
     "gpus": "gpus",
     "suggest": "gpus",
     "why": "why",

@@ -18,6 +18,7 @@ from gpucloud.model import Cluster, Job
 
 if TYPE_CHECKING:
     from gpucloud.catalog.cache import Cache
+    from gpucloud.catalog.history import History
     from gpucloud.fleet import Fleet
     from gpucloud.remote.keys import Identity
 
@@ -61,6 +62,13 @@ def offer_cache(settings: Config) -> Cache:
         cache = Cache(None)
         remember(cache, settings.rates)
     return cache
+
+
+def price_history(settings: Config) -> History:
+    """Every quote that was seen; its file is opened when it is used."""
+    from gpucloud.catalog.history import History
+
+    return History(settings.data_dir / "history.db")
 
 
 def _identity(settings: Config) -> Identity:

@@ -110,12 +110,13 @@ def _terms(settings: Config, live: bool, offline: bool, max_age: str) -> Terms:
 @contextmanager
 def _search(settings: Config, names: Sequence[str], wanted: Requirements, terms: Terms) -> Iterator[Search]:
     """Search among the named providers, or all; what is told is remembered at the end."""
-    from gpucloud.cli.context import offer_cache
+    from gpucloud.cli.context import offer_cache, price_history
     from gpucloud.market import Search
 
     with offer_cache(settings) as cache:
         asked, stand_ins = _whom(settings, names, cache)
-        search = Search(asked, wanted, replace(terms, stand_ins=stand_ins), cache)
+        terms = replace(terms, stand_ins=stand_ins)
+        search = Search(asked, wanted, terms, cache, price_history(settings))
         try:
             yield search
         except NothingMatched:
@@ -136,7 +137,8 @@ def _whom(settings: Config, names: Sequence[str], cache: Cache) -> tuple[list[Pr
     if not names:
         asked = registry.select(())
         return asked, frozenset(listed | {provider.name for provider in asked})
-    asked = registry.select([name for name in names if name not in listed or registry.rents(name)])
+    rentable = [name for name in names if name not in listed or registry.rents(name)]
+    asked = registry.select(rentable) if rentable else []
     return asked, frozenset(listed.intersection(names) | {provider.name for provider in asked})
 
 

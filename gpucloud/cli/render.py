@@ -34,8 +34,7 @@ class Output:
 
     def document(self, schema: str, **fields: Any) -> None:
         """Write the one JSON document of a command: ``gpucloud.SCHEMA/1``."""
-        body = {"schema": f"gpucloud.{schema}/1", **fields}
-        sys.stdout.write(json.dumps(body, default=_plain, ensure_ascii=False) + "\n")
+        sys.stdout.write(encoded({"schema": f"gpucloud.{schema}/1", **fields}) + "\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write rows of cells; ``None`` is shown as a dash."""
@@ -125,6 +124,11 @@ class Output:
 
 out = Output()
 """The output of this process."""
+
+
+def encoded(document: Mapping[str, Any]) -> str:
+    """A document as JSON."""
+    return json.dumps(document, default=_plain, ensure_ascii=False)
 
 
 def colour() -> bool:

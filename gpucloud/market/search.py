@@ -11,6 +11,7 @@ from functools import partial
 
 from gpucloud.catalog.cache import Cache, Source, SourceKind
 from gpucloud.catalog.filters import all_of, filters
+from gpucloud.catalog.history import History
 from gpucloud.catalog.where import ALL, Condition
 from gpucloud.errors import StoreError
 from gpucloud.market.ask import offers_of, to_failure, too_late
@@ -59,14 +60,20 @@ class SearchResult:
 class Search:
     """One search: ``results`` while the answers arrive, ``remember`` when there is time for it.
 
-    Without ``cache`` nothing is remembered. Raises ``UsageError`` when ``wanted.where`` makes no sense.
+    Without ``cache`` nothing is remembered, without ``history`` no quote kept. Raises ``UsageError`` when
+    ``wanted.where`` makes no sense.
     """
 
     def __init__(
-        self, providers: Sequence[Provider], wanted: Requirements, terms: Terms, cache: Cache | None = None
+        self,
+        providers: Sequence[Provider],
+        wanted: Requirements,
+        terms: Terms,
+        cache: Cache | None = None,
+        history: History | None = None,
     ) -> None:
         self._wanted, self._terms, self._filters = wanted, terms, filters(wanted)
-        self._cache = Cache(None) if cache is None else cache
+        self._cache, self._history = Cache(None) if cache is None else cache, history
         self._asked = {p.name: p for p in providers if not _fresh(self._cache, p, terms.max_age)}
         self._known = {provider.name for provider in providers} - set(self._asked)
         self._told: dict[str, _Answer] = {}
@@ -83,18 +90,20 @@ class Search:
             yield found if found.offers else self._why(found)
             return
         failures: dict[str, Failure] = {}
+        unranked: dict[str, _Answer] = {}
         with Cache(None) as ranking:
             self._stand_in(ranking)
             for name, answer in self._answers():
                 if isinstance(answer, BaseException):
                     log.debug("%s failed", name, exc_info=answer)
                     failures[name] = to_failure(name, answer)
-                elif fault := _put(ranking, name, answer, answer.best):
-                    failures[name] = fault
                 else:
-                    self._told[name] = answer
+                    unranked[name] = answer
                 if every_answer:
+                    failures |= self._rank(ranking, unranked)
+                    unranked = {}
                     yield self._found(ranking, _nearest(ranking))
+            failures |= self._rank(ranking, unranked)
             found = self._found(ranking, _nearest(ranking))
         missing = [name for name in self._asked if name not in self._told]
         told = (failures.get(name) or too_late(name, self._terms.timeout_s) for name in missing)
@@ -102,13 +111,15 @@ class Search:
         yield found if found.offers else self._why(found)
 
     def remember(self) -> None:
-        """Put what was told into the cache; what cannot be kept is only logged."""
+        """Put what was told into the cache and the history; what cannot be kept is only logged."""
         told, self._told = self._told, {}
         wanted = all_of(self._filters.values())
         try:
             for name, answer in told.items():
                 if fault := _put(self._cache, name, answer, answer.offers, wanted):
                     log.warning("%s: what it told is not remembered (%s)", name, fault.message)
+                elif self._history:
+                    self._history.note(answer.offers, answer.at)
         except StoreError as error:
             log.warning("%s (%s); nothing is remembered", error.message, error.why)
 
@@ -118,8 +129,22 @@ class Search:
 
     def _ask(self, provider: Provider) -> Iterator[_Answer]:
         at, offers = utcnow(), offers_of(provider, self._wanted)
+        yield _Answer(at, offers, self._shortlist(offers))
+
+    def _shortlist(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         limit = None if self._terms.group else self._one_more
-        yield _Answer(at, offers, shortlist(offers, self._wanted, self._terms.order, limit))
+        return shortlist(offers, self._wanted, self._terms.order, limit)
+
+    def _rank(self, ranking: Cache, answers: Mapping[str, _Answer]) -> dict[str, Failure]:
+        """Put what can be among the best into a cache; returns whose answer makes no sense."""
+        failures = {}
+        best = set(map(id, self._shortlist([offer for answer in answers.values() for offer in answer.best])))
+        for name, answer in answers.items():
+            if fault := _put(ranking, name, answer, [offer for offer in answer.best if id(offer) in best]):
+                failures[name] = fault
+            else:
+                self._told[name] = answer
+        return failures
 
     @property
     def _one_more(self) -> int | None:

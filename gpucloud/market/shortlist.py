@@ -7,7 +7,8 @@ left out here would not be told there, which a property test holds; all the rest
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import Final
 
 from gpucloud.catalog.columns import AVAILABILITIES, MICROS
@@ -22,7 +23,8 @@ def shortlist(
     offers: Sequence[Offer], wanted: Requirements, order: Sequence[str], limit: int | None
 ) -> Sequence[Offer]:
     """Those that may be among the best ``limit`` of what is ``wanted``, by ``order``."""
-    matching = [offer for offer in offers if _meets(offer, wanted)]
+    tests = list(_tests(wanted))
+    matching = [offer for offer in offers if all(test(offer) for test in tests)] if tests else offers
     if limit is None or len(matching) <= limit or order != RANK or wanted.where:
         return matching
     ranks = list(map(_rank, matching))
@@ -36,38 +38,40 @@ def _rank(offer: Offer) -> _Rank:
     return price, _PLACES[offer.availability], -offer.gpu_count, -(offer.vcpus or 0)
 
 
-def _meets(offer: Offer, wanted: Requirements) -> bool:
-    """Whether an offer passes ``filters(wanted)``, but for ``where``."""
-    return (
-        (not wanted.gpus or any(wish.accepts(offer.gpu, offer.gpu_count) for wish in wanted.gpus))
-        and (not wanted.markets or offer.market in wanted.markets)
-        and _is_at_most(offer, wanted)
-        and _has_enough(offer, wanted)
-        and (not wanted.regions or any(_is_in(offer, region) for region in wanted.regions))
-        and (not wanted.countries or _folded(offer.country) in map(_folded, wanted.countries))
-        and (not wanted.instance_types or _folded(offer.instance_type) in map(_folded, wanted.instance_types))
-        and (not wanted.interconnects or _has_one_of(offer.interconnect, wanted.interconnects))
-        and (not wanted.secure_only or offer.secure is True)
-        and (not wanted.verified_only or offer.verified is True)
-    )
+def _tests(wanted: Requirements) -> Iterator[Callable[[Offer], bool]]:
+    """One for each filter of ``filters(wanted)`` but ``where``."""
+    if wanted.gpus:
+        yield lambda o: any(wish.accepts(o.gpu, o.gpu_count) for wish in wanted.gpus)
+    if wanted.markets:
+        yield lambda o: o.market in wanted.markets
+    if wanted.max_usd_per_hour is not None:
+        most = int(wanted.max_usd_per_hour * MICROS)
+        yield lambda o: round(o.usd_per_hour * MICROS) <= most
+    if wanted.min_vcpus is not None:
+        yield lambda o: _is_at_least(o.vcpus, wanted.min_vcpus)
+    if wanted.min_memory_gib is not None:
+        yield lambda o: _is_at_least(o.memory_gib, wanted.min_memory_gib)
+    if wanted.min_disk_gib is not None:
+        yield lambda o: _is_at_least(o.disk_gib, wanted.min_disk_gib)
+    if wanted.regions:
+        yield lambda o: any(_is_in(o, region) for region in wanted.regions)
+    if wanted.countries:
+        countries = set(map(_folded, wanted.countries))
+        yield lambda o: _folded(o.country) in countries
+    if wanted.instance_types:
+        instance_types = set(map(_folded, wanted.instance_types))
+        yield lambda o: _folded(o.instance_type) in instance_types
+    if wanted.interconnects:
+        yield lambda o: _has_one_of(o.interconnect, wanted.interconnects)
+    if wanted.secure_only:
+        yield lambda o: o.secure is True
+    if wanted.verified_only:
+        yield lambda o: o.verified is True
 
 
-def _is_at_most(offer: Offer, wanted: Requirements) -> bool:
-    most = wanted.max_usd_per_hour
-    return most is None or round(offer.usd_per_hour * MICROS) <= int(most * MICROS)
-
-
-def _has_enough(offer: Offer, wanted: Requirements) -> bool:
-    pairs = (
-        (offer.vcpus, wanted.min_vcpus),
-        (offer.memory_gib, wanted.min_memory_gib),
-        (offer.disk_gib, wanted.min_disk_gib),
-    )
-    # Sizes are compared as the cache holds them: in whole millionths.
-    return all(
-        least is None or (has is not None and round(has * MICROS) >= int(least * MICROS))
-        for has, least in pairs
-    )
+def _is_at_least(has: int | Decimal | None, least: int | Decimal | None) -> bool:
+    """As the cache compares: in whole millionths; what is unknown never is."""
+    return has is not None and least is not None and round(has * MICROS) >= int(least * MICROS)
 
 
 def _is_in(offer: Offer, name: str) -> bool:

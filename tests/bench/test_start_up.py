@@ -7,52 +7,19 @@ slower, so each has several rounds to show what it can do.
 from __future__ import annotations
 
 import os
-import random
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from gpucloud.catalog.cache import Cache, SourceKind
-from gpucloud.catalog.gpus import table
-from gpucloud.model import Market, Offer, utcnow
+from gpucloud.model import utcnow
+from tests.harness.market import many_offers
+from tests.harness.timing import ratio
 
-ROUNDS = 5
-RUNS = 7
 MANY = 1_000_000
-PYTHON = [sys.executable, "-c", "pass"]
 GPUCLOUD = [str(Path(sys.executable).with_name("gpucloud"))]
-
-
-def offers(provider: str, count: int) -> Iterator[Offer]:
-    chance = random.Random(provider)
-    chips = [row.gpu for row in table()]
-    now = utcnow()
-    for number in range(count):
-        yield Offer(
-            provider=provider,
-            instance_type=f"type-{number}",
-            market=chance.choice([Market.SPOT, Market.ON_DEMAND]),
-            usd_per_hour=Decimal(chance.randrange(10**5, 10**7)) / 10**6,
-            as_of=now,
-            source="bench",
-            gpu=chance.choice(chips),
-            gpu_count=chance.choice([1, 2, 4, 8]),
-            region=f"region-{number % 20}",
-            zone=f"region-{number % 20}-a",
-            vcpus=chance.randrange(200),
-            memory_gib=Decimal(64),
-            inet_down_mbps=chance.randrange(10_000),
-            reliability=Decimal(chance.randrange(9_000, 10_000)) / 10_000,
-            cuda=Decimal("12.4"),
-            driver="550.54.14",
-            ref=str(number),
-        )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +30,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     with Cache(home / "gpucloud" / "market.db") as cache:
         for number in range(10):
             provider = f"provider-{number}"
-            listed = offers(provider, MANY // 10)
+            listed = many_offers(provider, MANY // 10)
             cache.put(provider, listed, name="bench", kind=SourceKind.LISTED, at=utcnow())
     return {
         "PATH": os.environ["PATH"],
@@ -71,25 +38,6 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "XDG_DATA_HOME": str(home),
         "GPUCLOUD_OFFERS_MAX_AGE": "1h",
     }
-
-
-def seconds(words: list[str], environ: dict[str, str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(words, env=environ, check=True, capture_output=True)
-    return time.perf_counter() - began
-
-
-def ratio(command: list[str], environ: dict[str, str], limit: float) -> float:
-    """The median time of a command over that of Python; the best of some rounds, as soon as one will do."""
-    best = float("inf")
-    seconds(command, environ)
-    for _ in range(ROUNDS):
-        pairs = [(seconds(command, environ), seconds(PYTHON, environ)) for _ in range(RUNS)]
-        ours, python = (statistics.median(column) for column in zip(*pairs, strict=True))
-        best = min(best, ours / python)
-        if best <= limit:
-            break
-    return best
 
 
 @pytest.mark.slow

@@ -1,0 +1,146 @@
+"""``gpucloud history``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+
+from gpucloud.cli.app import Group, group
+from gpucloud.cli.options import Yes, gpus, parsed
+from gpucloud.cli.render import money, out
+from gpucloud.errors import NothingMatched, UsageError
+from gpucloud.model import Market, utcnow
+from gpucloud.quantities import format_count, parse_duration
+
+if TYPE_CHECKING:
+    from gpucloud.catalog.history import Line
+    from gpucloud.market.trend import Trend
+
+COLUMNS = ("GPU", "PROVIDER", "MARKET", "$ NOW", "$ LOW", "$ HIGH", "CHEAPEST PER GPU-HOUR")
+PIECES = 40
+"""How many blocks a line of the table has."""
+
+SVG_PIECES = 400
+
+
+class _History(Group):
+    """``gpucloud history H100`` is ``gpucloud history show H100``."""
+
+    default = "show"
+
+
+history = group("history", "What was seen of prices, and since when.", _History)
+
+
+@history.command()
+def show(
+    gpu: Annotated[str, typer.Argument(help="H100, H100-SXM-80, 24GB+; several with |.")] = "",
+    since: Annotated[str, typer.Option(metavar="TIME", help="How far back: 12h, 30d.")] = "30d",
+    provider: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this provider.")] = None,
+    market: Annotated[
+        list[str] | None,
+        typer.Option(
+            click_type=click.Choice([market.value for market in Market]), help="Only sold like this."
+        ),
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a chart into this file.")] = None,
+) -> None:
+    """The cheapest price of a GPU-hour that was seen at each provider, and how it has moved.
+
+    Only what gpucloud was told on this machine is known: by offers, watch and catalog refresh.
+
+    Example: gpucloud history H100-SXM --since 30d
+    """
+    from gpucloud.cli.context import config, price_history
+
+    end = utcnow()
+    start = end - (parsed("--since", since, parse_duration) or timedelta(0))
+    markets = tuple(map(Market, market or ()))
+    lines = price_history(config()).lines(start, gpus(gpu), tuple(provider or ()), markets)
+    if not lines:
+        raise NothingMatched(
+            "no quote was seen" + (f" of {gpu}" if gpu else ""),
+            why=f"nothing that matches was told within {since}",
+            hint="gpucloud offers --live, or gpucloud catalog refresh; or a longer --since",
+        )
+    if svg:
+        _draw(svg, lines, start, end)
+    if out.json:
+        out.document("history", history=[_to_json(line) for line in lines], failures=[])
+    else:
+        out.table(COLUMNS, [_to_row(trend) for trend in _trends(lines, start, end, PIECES)])
+
+
+@history.command()
+def prune(
+    older_than: Annotated[str, typer.Option(metavar="TIME", help="Forget what held only before: 90d.")],
+    yes: Yes = False,
+) -> None:
+    """Forget old quotes.
+
+    Example: gpucloud history prune --older-than 90d
+    """
+    from gpucloud.cli.consent import agree
+    from gpucloud.cli.context import config, price_history
+
+    age = parsed("--older-than", older_than, parse_duration) or timedelta(0)
+    agree(f"Forget every quote that was replaced more than {older_than} ago?", yes=yes)
+    gone = price_history(config()).prune(utcnow() - age)
+    if out.json:
+        out.document("history-prune", quotes=gone, failures=[])
+    else:
+        out.line(f"{format_count(gone, 'quote')} forgotten")
+
+
+def _draw(file: Path, lines: Sequence[Line], start: datetime, end: datetime) -> None:
+    from gpucloud.cli.chart import svg
+
+    seen = max(start, min(line.quotes[0].at for line in lines))
+    trends = _trends(lines, seen, end, SVG_PIECES)
+    try:
+        file.write_text(svg(trends, seen, end), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written", why=str(error), hint="--svg FILE") from error
+    out.note(f"drawn into {file}")
+
+
+def _trends(lines: Sequence[Line], start: datetime, end: datetime, pieces: int) -> list[Trend]:
+    from gpucloud.market.trend import trends
+
+    return trends(lines, start, end, pieces)
+
+
+def _to_row(trend: Trend) -> tuple[object, ...]:
+    from gpucloud.cli.chart import sparkline
+
+    known, now = trend.known, trend.prices[-1]
+    return (
+        trend.gpu,
+        trend.provider,
+        trend.market,
+        None if now is None else f"{now:.2f}",
+        f"{min(known):.2f}",
+        f"{max(known):.2f}",
+        sparkline(trend.prices),
+    )
+
+
+def _to_json(line: Line) -> dict[str, object]:
+    return {
+        "provider": line.provider,
+        "instance_type": line.instance_type,
+        "place": line.place,
+        "market": line.market,
+        "gpu": str(line.gpu),
+        "gpu_count": line.gpu_count,
+        "seen_at": line.seen_at,
+        "quotes": [
+            {"at": quote.at, "usd_per_hour": money(quote.usd_per_hour), "availability": quote.availability}
+            for quote in line.quotes
+        ],
+    }
