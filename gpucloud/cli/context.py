@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gpucloud.catalog.cache import Cache
     from gpucloud.catalog.history import History
     from gpucloud.fleet import Fleet
+    from gpucloud.market.cost import Readiness
     from gpucloud.remote.keys import Identity
 
 NAME_RULE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -69,6 +70,24 @@ def price_history(settings: Config) -> History:
     from gpucloud.catalog.history import History
 
     return History(settings.data_dir / "history.db")
+
+
+def readiness(settings: Config) -> Readiness:
+    """How long machines took until they could be used, as far as the books know."""
+    from decimal import Decimal
+    from statistics import median
+
+    from gpucloud.market.cost import Readiness
+    from gpucloud.store import Store
+
+    limit = settings.duration("launch.ready_timeout").total_seconds()
+    seen: Mapping[str, list[float]] = {}
+    if Store.exists(settings.data_dir):
+        try:
+            seen = Store(settings.data_dir).journal.ready_seconds()
+        except StoreError as error:
+            out.note(f"{error.message}: {error.why}")
+    return Readiness({name: Decimal(str(median(took))) for name, took in seen.items()}, Decimal(str(limit)))
 
 
 def _identity(settings: Config) -> Identity:

@@ -19,11 +19,13 @@ from gpucloud.model import utcnow
 from gpucloud.quantities import format_age, parse_duration
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from gpucloud.catalog.cache import Cache
     from gpucloud.config import Config
     from gpucloud.market import Search, SearchResult, Terms
     from gpucloud.market.cost import Work
-    from gpucloud.model import Requirements
+    from gpucloud.model import Offer, Requirements
     from gpucloud.provider import Provider
 
 
@@ -48,15 +50,15 @@ def offers(
 
     Example: gpucloud offers H100:8 --max-price 25 --where 'memory_gib > 500'
     """
-    from gpucloud.cli.context import config
+    from gpucloud.cli.context import config, readiness
     from gpucloud.market import grouped
 
     typed = Typed.of(ctx)
     wanted = typed.requirements(gpu, markets=())
-    job = work(typed.hours, typed.disk, typed.egress)
+    settings = config({"offers.timeout": timeout} if timeout else {})
+    job = work(typed.hours, typed.disk, typed.data, typed.egress, lambda: readiness(settings))
     shown = priced(job) if job else SHOWN
     names = chosen(columns, shown) or (tuple(shown) if wide else (*USUAL, *list(shown)[len(SHOWN) :]))
-    settings = config({"offers.timeout": timeout} if timeout else {})
     terms = replace(_terms(settings, live, offline, max_age), group=grouped(group_by), limit=limit or None)
     view = View(names, shown, csv=csv, grows=sort != "cost")
     with _search(settings, typed.provider, wanted, _sorted(terms, sort, job)) as search:
@@ -81,13 +83,20 @@ def _sorted(terms: Terms, sort: str, job: Work | None) -> Terms:
 
 
 def _ranked(found: SearchResult, sort: str, job: Work | None, limit: int) -> SearchResult:
-    """The same, by cost if that is wanted; those come last of which a term is unknown."""
-    from gpucloud.market.cost import cost
+    """The same, by cost if that is wanted; those come last of which a term is unknown.
+
+    How long it takes to get ready is mostly unknown and little to pay for, so that it puts nothing last.
+    """
+    from gpucloud.market.cost import READY, cost
 
     if sort != "cost" or job is None:
         return found
     costs = {offer: cost(offer, job) for offer in found.offers}
-    best = sorted(costs, key=lambda offer: (bool(costs[offer].unknown), costs[offer].expected, offer.id))
+
+    def rank(offer: Offer) -> tuple[bool, Decimal, str]:
+        return bool({*costs[offer].unknown} - {READY}), costs[offer].expected, offer.id
+
+    best = sorted(costs, key=rank)
     return replace(found, offers=tuple(best[: limit or None]), more=len(best) > (limit or len(best)))
 
 

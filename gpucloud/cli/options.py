@@ -19,7 +19,7 @@ from gpucloud.model import GpuWish, Market, Requirements
 from gpucloud.quantities import parse_duration, parse_gib, parse_usd
 
 if TYPE_CHECKING:
-    from gpucloud.market.cost import Work
+    from gpucloud.market.cost import Readiness, Work
 
 T = TypeVar("T")
 
@@ -53,6 +53,7 @@ SEARCH: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 LIST: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     *SEARCH,
     ("--hours", {"metavar": "N", "default": "", "help": "What a job of so many hours would cost."}),
+    ("--data", {"metavar": "SIZE", "default": "", "help": "With so much data to be brought there."}),
     ("--egress", {"metavar": "SIZE", "default": "", "help": "With so much traffic out to the internet."}),
 )
 
@@ -101,6 +102,7 @@ class Typed:
     verified: bool = False
     where: str = ""
     hours: str = ""
+    data: str = ""
     egress: str = ""
     name: str = ""
     nodes: int = 1
@@ -199,15 +201,19 @@ class Renting(Searching):
     shared = RENT
 
 
-def work(hours: str, disk: str, egress: str) -> Work | None:
-    """``--hours``, ``--disk`` and ``--egress`` as a job, if one was described. Raises ``UsageError``."""
+def work(hours: str, disk: str, data: str, egress: str, readiness: Callable[[], Readiness]) -> Work | None:
+    """What ``--hours`` and the options beside it describe, if it is a job. Raises ``UsageError``."""
     from gpucloud.market.cost import Work, parse_hours
 
     long = parsed("--hours", hours, parse_hours)
-    wide, far = parsed("--disk", disk, parse_gib), parsed("--egress", egress, parse_gib)
-    if long is None and far is not None:
-        raise UsageError("--egress needs --hours", why="a job is what costs", hint="--hours 6")
-    return None if long is None else Work(long, wide, far)
+    wide = parsed("--disk", disk, parse_gib)
+    there, back = parsed("--data", data, parse_gib), parsed("--egress", egress, parse_gib)
+    if long is not None:
+        return Work(long, wide, back, there, readiness())
+    for option, amount in ("--data", there), ("--egress", back):
+        if amount is not None:
+            raise UsageError(f"{option} needs --hours", why="a job is what costs", hint="--hours 6")
+    return None
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -25,17 +25,19 @@ def why(
     offer: Annotated[str, typer.Argument(help="The id of an offer: gpucloud offers --columns id.")],
     hours: Annotated[str, typer.Option(metavar="N", help="What a job of so many hours would cost.")] = "",
     disk: Annotated[str, typer.Option(metavar="SIZE", help="With so much disk.")] = "",
+    data: Annotated[str, typer.Option(metavar="SIZE", help="With so much data to be brought there.")] = "",
     egress: Annotated[str, typer.Option(metavar="SIZE", help="With so much traffic out of it.")] = "",
 ) -> None:
     """What is known of an offer, from where and since when, and what a job would cost by it, term by term.
 
     Example: gpucloud why sim/sim.1x-h100/sim-east/spot --hours 6 --disk 200GB
     """
-    from gpucloud.cli.context import config, offer_cache
+    from gpucloud.cli.context import config, offer_cache, readiness
     from gpucloud.market.cost import cost
 
-    job = work(hours, disk, egress)
-    with offer_cache(config()) as cache:
+    settings = config()
+    job = work(hours, disk, data, egress, lambda: readiness(settings))
+    with offer_cache(settings) as cache:
         found = [(each, cost(each, job) if job else None) for each in _named(cache, offer)]
     if out.json:
         listing = [{**to_json(each), "cost": _cost_to_json(total)} for each, total in found]

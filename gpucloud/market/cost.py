@@ -30,13 +30,32 @@ def parse_hours(text: str) -> Decimal:
     return Decimal(match[1])
 
 
+MEGABITS_IN_GIB: Final = Decimal(2**30 * 8) / 1_000_000
+
+READY: Final = "getting ready"
+"""The term for the time that is billed before anything can be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How long machines take until SSH answers, in seconds: what was seen, by provider, and the limit."""
+
+    seen_s: Mapping[str, Decimal]
+    limit_s: Decimal
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A job as far as the bill goes: hours of running, disk that it needs, traffic out to the internet."""
+    """A job as far as the bill goes: hours of running, disk that it needs, traffic in and out.
+
+    Without ``readiness`` the time until it can begin is left out.
+    """
 
     hours: Decimal
     disk_gib: Decimal | None = None
     egress_gib: Decimal | None = None
+    data_gib: Decimal | None = None
+    readiness: Readiness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +95,10 @@ def cost(offer: Offer, work: Work) -> Cost:
     """The cost of a job by an offer: the instance, its disk, traffic, and for spot what is done twice."""
     facts = card(offer.provider).facts if offer.provider in names() else {}
     terms = [_instance(offer, work, facts)]
+    if work.readiness:
+        terms.append(_ready(offer, work.readiness))
+    if work.data_gib:
+        terms.append(_data(offer, work.data_gib))
     if offer.market is Market.SPOT:
         terms.append(_redone(offer, work))
     if work.disk_gib:
@@ -97,6 +120,26 @@ def _instance(offer: Offer, work: Work, facts: Mapping[str, Fact]) -> Term:
         offer.usd_per_hour * worst / SECONDS,
         f"${offer.usd_per_hour:f} an hour for {work.hours:f} h, {steps}{least}",
     )
+
+
+def _ready(offer: Offer, readiness: Readiness) -> Term:
+    """What is paid while nothing can be done yet; a machine that takes longer than the limit is given up."""
+    worst = offer.usd_per_hour * readiness.limit_s / SECONDS
+    seen = readiness.seen_s.get(offer.provider)
+    if seen is None:
+        how = f"nothing of {offer.provider} was rented from here yet; given up after {readiness.limit_s:f} s"
+        return Term(READY, None, worst, how)
+    how = f"{seen:.0f} s, as it mostly was; given up after {readiness.limit_s:f} s"
+    return Term(READY, min(offer.usd_per_hour * seen / SECONDS, worst), worst, how)
+
+
+def _data(offer: Offer, data_gib: Decimal) -> Term:
+    """What is paid while data is brought there; this side may send more slowly than the other can receive."""
+    if not offer.inet_down_mbps:
+        return Term("bringing data", None, None, "how fast it can receive is not known")
+    hours = data_gib * MEGABITS_IN_GIB / offer.inet_down_mbps / SECONDS
+    how = f"{data_gib:f} GiB at {offer.inet_down_mbps} Mbit/s take {hours:.2f} h, if this side is as fast"
+    return Term("bringing data", offer.usd_per_hour * hours, None, how)
 
 
 def _redone(offer: Offer, work: Work) -> Term:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpucloud.store.clusters import Clusters
-from gpucloud.store.database import Database
+from gpucloud.store.database import NAME, Database
 from gpucloud.store.jobs import Jobs
 from gpucloud.store.journal import Journal
 from gpucloud.store.ledger import Ledger
@@ -30,3 +30,8 @@ class Store:
         self.jobs = Jobs(self.db)
         self.refusals = Refusals(self.db)
         self.pins = Pins(self.db)
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether anything has been written down in a folder; to open the books would make them."""
+        return (folder / NAME).exists()

@@ -15,6 +15,7 @@ from gpucloud.errors import GpucloudError, Locked, StoreError
 from gpucloud.model import utcnow
 from gpucloud.store.schema import MIGRATIONS
 
+NAME: Final = "gpucloud.db"
 BUSY_S: Final = 30
 """How long to wait for another process that writes."""
 GRACE_S: Final = 0.2
@@ -41,7 +42,7 @@ class Database:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = folder / "gpucloud.db"
+        self.path = folder / NAME
         self._threads = threading.RLock()
         self._inode = 0
         self._lost = False

@@ -59,6 +59,22 @@ class Journal:
             if changed:
                 _event(db, token, RentalState.REACHABLE, f"{ssh.host}:{ssh.port}")
 
+    def ready_seconds(self) -> dict[str, list[float]]:
+        """By provider, how long each rental took from when it was accepted until SSH answered."""
+        rows = self._db.read(
+            "SELECT rentals.provider, accepted.at, min(reached.at) FROM rentals"
+            " JOIN journal AS accepted ON accepted.token = rentals.token AND accepted.event = ?"
+            " JOIN journal AS reached ON reached.token = rentals.token AND reached.event = ?"
+            " GROUP BY rentals.token",
+            RentalState.ACCEPTED,
+            RentalState.REACHABLE,
+        )
+        found: dict[str, list[float]] = {}
+        for provider, accepted, reached in rows:
+            took = datetime.fromisoformat(reached) - datetime.fromisoformat(accepted)
+            found.setdefault(provider, []).append(max(took.total_seconds(), 0.0))
+        return found
+
     def ending(self, token: str, reason: str) -> None:
         """The instance is about to be terminated, for ``reason``."""
         with self._db.write() as db:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpucloud.catalog.cards import card
-from gpucloud.market.cost import Cost, Term, Work, cost, parse_hours
+from gpucloud.market.cost import READY, Cost, Readiness, Term, Work, cost, parse_hours
 from gpucloud.model import Market, Offer
 from tests.harness.adapters import an_offer
 
@@ -91,6 +91,26 @@ def test_traffic_has_the_price_of_the_offer_or_of_the_card_or_none() -> None:
     assert cost(offer(), far).unknown == ("traffic out",)
 
 
+def test_what_getting_ready_costs_is_what_was_seen_of_that_provider_or_unknown_and_bounded() -> None:
+    wanted = work("1", readiness=Readiness({"acme": Decimal(90)}, limit_s=Decimal(600)))
+    seen = term(cost(offer(provider="acme"), wanted), READY)
+    assert (seen.expected, seen.worst) == (2 * Decimal(90) / 3600, 2 * Decimal(600) / 3600)
+    new = term(cost(offer(), wanted), READY)
+    assert (new.expected, new.worst) == (None, 2 * Decimal(600) / 3600)
+    slow = work("1", readiness=Readiness({"acme": Decimal(9000)}, limit_s=Decimal(600)))
+    assert term(cost(offer(provider="acme"), slow), READY).expected == 2 * Decimal(600) / 3600
+
+
+def test_bringing_data_costs_the_time_it_takes_and_has_no_bound() -> None:
+    wanted = work("1", data_gib=Decimal(100))
+    # 100 GiB are 858993.4592 megabits.
+    known = term(cost(offer(inet_down_mbps=1000), wanted), "bringing data")
+    assert known.expected == 2 * Decimal("858.9934592") / 3600
+    assert known.worst is None
+    for lacking in (offer(), offer(inet_down_mbps=0)):
+        assert cost(lacking, wanted).unknown == ("bringing data",)
+
+
 def test_what_was_not_asked_for_is_no_term() -> None:
     assert [term.name for term in cost(offer(), work("1")).terms] == ["instance"]
 
@@ -108,12 +128,16 @@ amounts = st.decimals(0, 1000, places=3)
         disk_gib=st.none() | amounts,
         disk_usd_per_gib_month=st.none() | amounts,
         egress_usd_per_gib=st.none() | amounts,
+        inet_down_mbps=st.none() | st.integers(0, 10_000),
     ),
     st.builds(
         Work,
         hours=st.decimals("0.001", 10_000, places=3),
         disk_gib=st.none() | amounts,
         egress_gib=st.none() | amounts,
+        data_gib=st.none() | amounts,
+        readiness=st.none()
+        | st.builds(Readiness, st.just({"vast": Decimal(60)}), st.integers(1, 900).map(Decimal)),
     ),
 )
 def test_the_sum_is_that_of_its_terms_and_no_more_than_the_worst(offer: Offer, work: Work) -> None:
