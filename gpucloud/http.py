@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -36,6 +37,22 @@ Tell = Callable[[int, int | None], None]
 """Told how many bytes of how many, if that is known, have been read."""
 _Params = Mapping[str, Any] | None
 _Headers = Mapping[str, str] | None
+
+
+_patience_ends: ContextVar[float] = ContextVar("patience", default=float("inf"))
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """In this thread, inside, no request lasts longer with all its retries; what it failed by is raised.
+
+    Whoever waits no longer than that then learns the reason, and not only that it took too long.
+    """
+    token = _patience_ends.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _patience_ends.reset(token)
 
 
 def untold(read: int, total: int | None) -> None:
@@ -135,7 +152,7 @@ class HttpClient:
         """
         with ExitStack() as stack:
             opened = partial(self._opened_reply, stack, path, params, headers)
-            yield retry_reads(opened, deadline_s=self.deadline_s, sleep=self.sleep, clock=self.clock)
+            yield retry_reads(opened, deadline_s=self._longest_s, sleep=self.sleep, clock=self.clock)
 
     def post(self, path: str, *, json: Any = None, params: _Params = None, headers: _Headers = None) -> Any:
         """Send once and never again; returns decoded JSON, or None for an empty body."""
@@ -154,11 +171,11 @@ class HttpClient:
         return self._write("DELETE", path, json, params, headers)
 
     def _again(self, path: str, params: _Params, more: _Headers, tell: Tell) -> tuple[Any, httpx.Response]:
-        read = partial(self._send, "GET", path, None, params, more, self.clock() + self.deadline_s, tell)
-        return retry_reads(read, deadline_s=self.deadline_s, sleep=self.sleep, clock=self.clock)
+        read = partial(self._send, "GET", path, None, params, more, self.clock() + self._longest_s, tell)
+        return retry_reads(read, deadline_s=self._longest_s, sleep=self.sleep, clock=self.clock)
 
     def _write(self, method: str, path: str, json: Any, params: _Params, more: _Headers) -> Any:
-        return self._send(method, path, json, params, more, self.clock() + self.deadline_s)[0]
+        return self._send(method, path, json, params, more, self.clock() + self._longest_s)[0]
 
     def _send(
         self,
@@ -181,7 +198,7 @@ class HttpClient:
         return self._judge(_what(method, path), reply, body, decoded), reply
 
     def _opened_reply(self, stack: ExitStack, path: str, params: _Params, headers: _Headers) -> Reply:
-        until = self.clock() + self.deadline_s
+        until = self.clock() + self._longest_s
         with ExitStack() as own:
             reply = own.enter_context(self._exchange("GET", path, None, params, headers, until))
             if not reply.is_success and reply.status_code != UNCHANGED:
@@ -231,6 +248,10 @@ class HttpClient:
             unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
             lost.outcome_unknown = method != "GET" and not isinstance(error, unsent)
             raise lost from error
+
+    @property
+    def _longest_s(self) -> float:
+        return min(self.deadline_s, max(_patience_ends.get() - time.monotonic(), 0.001))
 
     def _opened(self) -> httpx.Client:
         import httpx

@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import Final
 
+from gpucloud import __version__
 from gpucloud.errors import GpucloudError, UsageError
+
+HELP: Final = Path(__file__).with_name("help.txt")
+"""What ``--help`` says, as the commands make it for a terminal of the usual width; generated."""
+
+USUAL_WIDTH: Final = 80
 
 
 def main() -> None:
     """Run the command that was typed and exit with its status."""
-    sys.exit(execute(sys.argv[1:]))
+    known = at_once(sys.argv[1:])
+    if known is None:
+        sys.exit(execute(sys.argv[1:]))
+    try:
+        sys.stdout.write(known)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _reader_left()
+
+
+def at_once(words: list[str]) -> str | None:
+    """What can be said before anything is loaded, which takes most of the time that a command takes."""
+    if words == ["--version"]:
+        return f"gpucloud {__version__}\n"
+    if words not in (["--help"], ["-h"]):
+        return None
+    try:
+        narrow = sys.stdout.isatty() and os.get_terminal_size().columns < USUAL_WIDTH
+    except OSError:
+        narrow = False
+    return None if narrow else HELP.read_text("utf-8")
 
 
 def execute(words: list[str]) -> int:
@@ -63,7 +92,5 @@ def _trace(wanted: bool) -> None:
 
 def _reader_left() -> int:
     """Whoever read our output has had enough, as with ``| head``; nothing is wrong."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from gpucloud.errors import GpucloudError
+from gpucloud.http import within
 from gpucloud.model import Failure, Instance, Offer, Requirements
 from gpucloud.parallel import run_all
 from gpucloud.provider import Provider
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+IN_TIME: Final = 0.9
+"""The part of the time in which an adapter must be done, so that its own reason is told when it is not."""
 
 
 def list_instances(
@@ -27,7 +31,7 @@ def ask_all(
     providers: Sequence[Provider], question: Callable[[Provider], T], timeout_s: float
 ) -> tuple[dict[str, T], list[Failure]]:
     """Put one question to all providers at once, under one deadline; a fault of one never hides another."""
-    asked = {provider.name: partial(question, provider) for provider in providers}
+    asked = {provider.name: partial(_ask, question, provider, timeout_s) for provider in providers}
     done = run_all(asked, timeout_s)
     found: dict[str, T] = {}
     failures: list[Failure] = []
@@ -41,6 +45,11 @@ def ask_all(
         else:
             found[name] = cast(T, answer)
     return found, failures
+
+
+def _ask(question: Callable[[Provider], T], provider: Provider, timeout_s: float) -> T:
+    with within(timeout_s * IN_TIME):
+        return question(provider)
 
 
 def too_late(provider: str, timeout_s: float) -> Failure:

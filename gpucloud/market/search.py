@@ -14,7 +14,8 @@ from gpucloud.catalog.filters import all_of, filters
 from gpucloud.catalog.history import History
 from gpucloud.catalog.where import ALL, Condition
 from gpucloud.errors import StoreError
-from gpucloud.market.ask import offers_of, to_failure, too_late
+from gpucloud.http import within
+from gpucloud.market.ask import IN_TIME, offers_of, to_failure, too_late
 from gpucloud.market.order import RANK
 from gpucloud.market.shortlist import shortlist
 from gpucloud.model import Failure, Offer, Requirements, utcnow
@@ -128,7 +129,9 @@ class Search:
         return as_they_come(tasks, self._terms.timeout_s)
 
     def _ask(self, provider: Provider) -> Iterator[_Answer]:
-        at, offers = utcnow(), offers_of(provider, self._wanted)
+        at = utcnow()
+        with within(self._terms.timeout_s * IN_TIME):
+            offers = offers_of(provider, self._wanted)
         yield _Answer(at, offers, self._shortlist(offers))
 
     def _shortlist(self, offers: Sequence[Offer]) -> Sequence[Offer]:

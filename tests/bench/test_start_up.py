@@ -16,7 +16,7 @@ import pytest
 from gpucloud.catalog.cache import Cache, SourceKind
 from gpucloud.model import utcnow
 from tests.harness.market import many_offers
-from tests.harness.timing import ratio
+from tests.harness.timing import PYTHON, best_ratio, ratio, seconds, seconds_at_terminal
 
 MANY = 1_000_000
 GPUCLOUD = [str(Path(sys.executable).with_name("gpucloud"))]
@@ -58,6 +58,14 @@ def test_a_command_takes_so_many_times_as_long_as_python_takes_to_start(
     environ: dict[str, str], words: str, limit: float
 ) -> None:
     assert ratio([*GPUCLOUD, *words.split(" ")], environ, limit) <= limit
+
+
+@pytest.mark.slow
+def test_a_table_on_a_terminal_takes_little_more(environ: dict[str, str]) -> None:
+    words = [*GPUCLOUD, "offers", "H100", "--offline"]
+    seconds_at_terminal(words, environ)
+    found = best_ratio(lambda: seconds_at_terminal(words, environ), lambda: seconds(PYTHON, environ), 30)
+    assert found <= 30
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
+import pexpect
+
 ROUNDS = 5
 RUNS = 7
 PYTHON = [sys.executable, "-c", "pass"]
@@ -18,6 +20,19 @@ def seconds(words: list[str], environ: Mapping[str, str]) -> float:
     began = time.perf_counter()
     subprocess.run(words, env=environ, check=True, capture_output=True)
     return time.perf_counter() - began
+
+
+def seconds_at_terminal(words: list[str], environ: Mapping[str, str]) -> float:
+    """The same with a terminal of 50 lines to write to, until all is there to be read."""
+    began = time.perf_counter()
+    process: pexpect.spawn[bytes] = pexpect.spawn(
+        words[0], words[1:], env={**environ, "TERM": "xterm-256color"}, dimensions=(50, 160), timeout=60
+    )
+    process.expect(pexpect.EOF)
+    took = time.perf_counter() - began
+    process.close()
+    assert process.exitstatus == 0
+    return took
 
 
 def ratio(command: list[str], environ: Mapping[str, str], limit: float) -> float:

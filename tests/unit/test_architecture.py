@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "config": {"provider"},
     "catalog": set(),
     "registry": {"config", "provider"},
-    "market": {"catalog", "registry", "provider"},
+    "market": {"catalog", "registry", "provider", "http"},
     "taskfile": {"catalog"},
     "store": set(),
     "remote": {"provider"},

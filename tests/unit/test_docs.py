@@ -91,6 +91,25 @@ def test_the_completions_are_the_program_s(shell: str, name: str) -> None:
     assert file.read_text() == script(shell) + "\n", f"{UPDATE}=1 pytest tests/unit/test_docs.py"
 
 
+def test_help_at_once_is_what_the_commands_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gpucloud import cli
+
+    monkeypatch.setenv("COLUMNS", str(cli.USUAL_WIDTH))
+    monkeypatch.setenv("TERM", "dumb")
+    assert cli.execute(["--help"]) == 0
+    said = capsys.readouterr().out
+    if UPDATE in os.environ:
+        cli.HELP.write_text(said)
+    assert cli.at_once(["--help"]) == cli.at_once(["-h"]) == said, (
+        f"{UPDATE}=1 pytest tests/unit/test_docs.py"
+    )
+    assert cli.execute(["--version"]) == 0
+    assert cli.at_once(["--version"]) == capsys.readouterr().out
+    assert cli.at_once(["--help", "--json"]) is cli.at_once([]) is cli.at_once(["ps", "--help"]) is None
+
+
 def test_every_module_has_a_docstring_and_a_reason() -> None:
     import ast
 

@@ -35,7 +35,14 @@ from gpucloud.errors import (
     Rejected,
     Unreachable,
 )
-from gpucloud.http import LOGGED_BODY_LENGTH, MAX_REPLY_BYTES, VENDOR_TEXT_LENGTH, HttpClient, retry_reads
+from gpucloud.http import (
+    LOGGED_BODY_LENGTH,
+    MAX_REPLY_BYTES,
+    VENDOR_TEXT_LENGTH,
+    HttpClient,
+    retry_reads,
+    within,
+)
 from gpucloud.model import utcnow
 from gpucloud.testing.responses import Responses
 
@@ -1064,3 +1071,28 @@ def test_responses_name_what_was_not_expected() -> None:
     with pytest.raises(AssertionError) as caught:
         responses.assert_all_used()
     assert str(caught.value).splitlines() == ["unexpected: GET /pods", "unexpected: POST /pods"]
+
+
+def test_a_header_of_the_provider_s_own_that_ends_in_retry_after_is_honoured(
+    server: Server, client: HttpClient, moment: Time
+) -> None:
+    server.replies = [Reply(429, headers={"x-ms-ratelimit-retailprices-retry-after": "7"}), Reply(200, b"7")]
+    assert client.get("/pods") == 7
+    assert moment.sleeps[0] >= 7
+
+
+def test_inside_a_limit_no_request_is_tried_again_beyond_it(
+    server: Server, client: HttpClient, moment: Time
+) -> None:
+    server.replies = [Reply(429, headers={"Retry-After": "20"}), Reply(200, b"7")]
+    with within(10), pytest.raises(RateLimited):
+        client.get("/pods")
+    assert moment.sleeps == []
+    server.replies = [Reply(429, headers={"Retry-After": "20"}), Reply(200, b"7")]
+    assert client.get("/pods") == 7
+
+
+def test_a_limit_holds_for_its_own_thread_only(client: HttpClient) -> None:
+    with within(0.5), ThreadPoolExecutor(1) as threads:
+        assert threads.submit(lambda: client._longest_s).result() == client.deadline_s
+        assert client._longest_s <= 0.5
