@@ -240,3 +240,16 @@ class PublicCatalog(Protocol):
         Only offers with a GPU. ``tell`` is to be called with how many bytes of how many, if that is known,
         have been read. Raises ``Unreachable``, ``RateLimited``, ``Rejected`` or ``BadReply``.
         """
+
+
+@runtime_checkable
+class SpotHistory(Protocol):
+    """The provider tells what spot instances have cost, to who has an account there."""
+
+    def spot_history(self, since: datetime, regions: Sequence[str]) -> Iterable[Offer]:
+        """Yield spot offers with a GPU, each as of the moment from which on it had its price.
+
+        They are of the time since ``since``, of ``regions``, or without any of those that most people want;
+        each has the confidence ``history``. Raises ``AuthError`` without credentials, ``NotFound`` for a
+        region that it has not, and what a read over the network raises.
+        """

@@ -16,7 +16,7 @@ from typing import Final
 
 from gpucloud.config import Config
 from gpucloud.errors import ConfigError, NothingMatched
-from gpucloud.provider import Adapter, Provider, PublicCatalog
+from gpucloud.provider import Adapter, Provider, PublicCatalog, SpotHistory
 
 log = logging.getLogger(__name__)
 
@@ -171,17 +171,24 @@ class Registry:
 
     def catalogs(self, wanted: Sequence[str]) -> dict[str, PublicCatalog]:
         """The public catalogues of the named providers, or all. Raises ``NothingMatched``."""
+        found = self._able(wanted, PublicCatalog, "publishes no prices that gpucloud reads")
+        return {name: adapter for name, adapter in found.items() if isinstance(adapter, PublicCatalog)}
+
+    def spot_histories(self, wanted: Sequence[str]) -> dict[str, SpotHistory]:
+        """What tells of past spot prices, of the named providers, or all. Raises ``NothingMatched``."""
+        found = self._able(wanted, SpotHistory, "tells no past prices that gpucloud reads")
+        return {name: adapter for name, adapter in found.items() if isinstance(adapter, SpotHistory)}
+
+    def _able(self, wanted: Sequence[str], ability: type, lack: str) -> dict[str, Adapter]:
         adapters = {name: load(name) for name in wanted} if wanted else load_all()
-        found: dict[str, PublicCatalog] = {}
+        found: dict[str, Adapter] = {}
         for name, adapter in adapters.items():
-            if issubclass(adapter, PublicCatalog):
+            if issubclass(adapter, ability):
                 with _explained(name):
                     found[name] = adapter(self._config.provider(name))
             elif wanted:
                 raise NothingMatched(
-                    f"{name} publishes no prices that gpucloud reads",
-                    why="it has no public catalogue",
-                    hint="gpucloud providers",
+                    f"{name} {lack}", why="its adapter has no such ability", hint="gpucloud providers"
                 )
         return found
 

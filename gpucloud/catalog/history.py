@@ -38,6 +38,13 @@ CREATE TABLE quotes (
   availability INTEGER NOT NULL, PRIMARY KEY (line, at)) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
+_NEW_LINE: Final = (
+    "INSERT INTO lines (digest, provider, instance_type, place, market, gpu, gpu_count, usd_per_hour,"
+    " availability, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_LAST_SEEN: Final = (
+    "(usd_per_hour, availability, seen_at) = (excluded.usd_per_hour, excluded.availability, excluded.seen_at)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +99,7 @@ class History:
             new = [digest for digest, line in seen.items() if known.get(digest) != line[-2:]]
             moment = _millis(at)
             db.executemany(
-                "INSERT INTO lines (digest, provider, instance_type, place, market, gpu, gpu_count,"
-                " usd_per_hour, availability, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (digest) DO UPDATE SET (usd_per_hour, availability, seen_at)"
-                " = (excluded.usd_per_hour, excluded.availability, excluded.seen_at)",
+                f"{_NEW_LINE} ON CONFLICT (digest) DO UPDATE SET {_LAST_SEEN}",
                 ((*line, moment) for line in seen.values()),
             )
             db.executemany(
@@ -105,6 +109,26 @@ class History:
             )
             self._bound(db)
         return len(new)
+
+    def add(self, offers: Iterable[Offer]) -> int:
+        """Take over what somebody else has seen, each offer as of its own moment; returns the new quotes."""
+        seen: dict[tuple[int, int], _Row] = {}
+        for offer in offers:
+            for row in _lines([offer]).values():
+                moment = (row[0], _millis(offer.as_of))
+                seen[moment] = min(row, seen.get(moment, row), key=lambda row: row[-2:])
+        with self._translated(), self._transaction() as db:
+            db.executemany(
+                f"{_NEW_LINE} ON CONFLICT (digest) DO UPDATE SET {_LAST_SEEN}"
+                " WHERE excluded.seen_at > lines.seen_at",
+                ((*row, at) for (_, at), row in sorted(seen.items())),
+            )
+            added = db.executemany(
+                "INSERT OR IGNORE INTO quotes SELECT id, ?, ?, ? FROM lines WHERE digest = ?",
+                ((at, *row[-2:], digest) for (digest, at), row in seen.items()),
+            ).rowcount
+            self._bound(db)
+        return added
 
     def lines(
         self,

@@ -11,10 +11,11 @@ import click
 import typer
 
 from gpucloud.cli.app import Group, group
+from gpucloud.cli.exit_codes import ExitCode
 from gpucloud.cli.options import Yes, gpus, parsed
-from gpucloud.cli.render import money, out
+from gpucloud.cli.render import failures, money, out
 from gpucloud.errors import NothingMatched, UsageError
-from gpucloud.model import Market, utcnow
+from gpucloud.model import Failure, Market, utcnow
 from gpucloud.quantities import format_count, parse_duration
 
 if TYPE_CHECKING:
@@ -74,6 +75,39 @@ def show(
         out.document("history", history=[_to_json(line) for line in lines], failures=[])
     else:
         out.table(COLUMNS, [_to_row(trend) for trend in _trends(lines, start, end, PIECES)])
+
+
+@history.command("import")
+def import_(
+    providers: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROVIDER]...", help="Only these.", show_default=False)
+    ] = None,
+    since: Annotated[str, typer.Option(metavar="TIME", help="How far back: 12h, 30d.")] = "30d",
+    region: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only these regions.")] = None,
+) -> None:
+    """Take over the past spot prices that providers tell to who has an account there.
+
+    Example: gpucloud history import aws --since 30d --region us-east-1
+    """
+    from gpucloud.cli.context import config, price_history
+    from gpucloud.market.past import take_over
+    from gpucloud.registry import Registry
+
+    settings = config()
+    start = utcnow() - (parsed("--since", since, parse_duration) or timedelta(0))
+    sources = Registry(settings).spot_histories(providers or ())
+    told = dict(take_over(sources, start, region or (), price_history(settings)))
+    failed = [outcome for outcome in told.values() if isinstance(outcome, Failure)]
+    added = [(name, outcome) for name, outcome in told.items() if not isinstance(outcome, Failure)]
+    for failure in failed:
+        out.failure(failure)
+    if out.json:
+        rows = [{"provider": name, "quotes": count} for name, count in added]
+        out.document("history-import", providers=rows, failures=failures(failed))
+    else:
+        out.table(("PROVIDER", "NEW QUOTES"), added)
+    if failed:
+        raise typer.Exit(ExitCode.UNREACHABLE)
 
 
 @history.command()

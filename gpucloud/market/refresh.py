@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +10,13 @@ from functools import partial
 
 from gpucloud.catalog.cache import Cache, SourceKind
 from gpucloud.catalog.history import History
-from gpucloud.errors import NotFound, RateLimited, Unreachable
+from gpucloud.errors import NotFound, RateLimited, StoreError, Unreachable
 from gpucloud.market.ask import to_failure
 from gpucloud.model import Failure, utcnow
 from gpucloud.parallel import as_they_come
 from gpucloud.provider import PublicCatalog, Published
+
+log = logging.getLogger(__name__)
 
 Tell = Callable[[str, str, int, int | None], None]
 """Told the provider, the part, and how many bytes of how many have been read; from several threads."""
@@ -69,9 +72,10 @@ def refresh(
         if isinstance(answer, BaseException):
             yield Refreshed(name, "", 0, failure=to_failure(name, answer))
         else:
-            yield _keep(cache, name, answer)
-            if history and answer.published:
-                history.note(answer.published.offers, answer.at)
+            kept = _keep(cache, name, answer)
+            if history and answer.published and not kept.failure:
+                _note(history, answer.published, answer.at)
+            yield kept
 
 
 def _read_all(
@@ -92,6 +96,13 @@ def _read_all(
             yield _Read(part, left, at, error=error)
         else:
             yield _Read(part, left, at, published)
+
+
+def _note(history: History, published: Published, at: datetime) -> None:
+    try:
+        history.note(published.offers, at)
+    except StoreError as error:
+        log.warning("%s (%s); no quote is kept", error.message, error.why)
 
 
 def _keep(cache: Cache, provider: str, read: _Read) -> Refreshed:

@@ -1,4 +1,4 @@
-"""The contract of public catalogues as tests: subclass it, give a ``catalog`` fixture, and run pytest."""
+"""The contracts of public catalogues and of past prices as tests: subclass, give the fixture, run pytest."""
 
 from __future__ import annotations
 
@@ -12,9 +12,45 @@ from typing import Any
 import pytest
 
 from gpucloud.catalog.gpus import facts
+from gpucloud.errors import AuthError
 from gpucloud.http import untold
 from gpucloud.model import Availability, Market, Offer, utcnow
 from gpucloud.provider import PublicCatalog
+
+
+class SpotHistoryConformance:
+    """The fixture ``teller`` is the adapter, with settings that lead it to a server that the test made.
+
+    What that server tells must be of the ten days before now, and of one GPU at least that is known.
+    """
+
+    @pytest.fixture
+    def teller(self) -> Any:
+        """The adapter. To be overridden."""
+        raise NotImplementedError("give a fixture named teller")
+
+    def test_past_offers_are_complete(self, teller: Any) -> None:
+        since = utcnow() - timedelta(days=10)
+        told = list(teller.spot_history(since, ()))
+        assert told
+        for offer in told:
+            assert offer.provider == teller.name
+            assert offer.instance_type
+            assert offer.source
+            assert offer.confidence == "history"
+            assert offer.gpu is not None
+            assert offer.gpu_count > 0
+            assert offer.market is Market.SPOT
+            assert offer.usd_per_hour > 0
+            assert offer.zone or offer.region
+            assert offer.as_of.tzinfo is not None
+            assert offer.as_of <= utcnow()
+        assert any(facts(offer.gpu) for offer in told)
+
+    def test_without_credentials_it_says_so(self, teller: Any) -> None:
+        bare = type(teller)(replace(teller.settings, environ={"HOME": "/nonexistent"}))
+        with pytest.raises(AuthError):
+            list(bare.spot_history(utcnow() - timedelta(days=1), ()))
 
 
 class CatalogConformance:

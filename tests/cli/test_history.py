@@ -132,6 +132,12 @@ def test_a_public_catalogue_is_read_again_for_a_provider_that_is_named(
     assert cli(*words, "2.50", env=environ).code == ExitCode.UNREACHABLE
 
 
+def test_past_prices_are_taken_over_only_from_who_tells_them(cli: Cli) -> None:
+    done = cli("history", "import", "local")
+    assert done.code == ExitCode.NOTHING_MATCHED
+    assert "local tells no past prices" in done.err
+
+
 def test_a_chart_of_one_moment_is_a_chart(cli: Cli, tmp_path: Path) -> None:
     cli.ok("offers", *SIM)
     cli.ok("history", "H100", "--since", "1s", "--svg", str(tmp_path / "one.svg"))

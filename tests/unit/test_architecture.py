@@ -189,7 +189,7 @@ def test_the_core_names_no_provider(file: Path) -> None:
 
 
 def test_every_registered_adapter_has_a_conformance_test() -> None:
-    from gpucloud.provider import Provider, PublicCatalog
+    from gpucloud.provider import Provider, PublicCatalog, SpotHistory
     from gpucloud.registry import BUILTIN, PRICES_ONLY, load
 
     for name in (*BUILTIN, *PRICES_ONLY):
@@ -199,7 +199,11 @@ def test_every_registered_adapter_has_a_conformance_test() -> None:
         classes = [node for tree in tests for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
         bases = {ast.unparse(base) for node in classes for base in node.bases}
         adapter = load(name)
-        for contract, suite in (Provider, "ProviderConformance"), (PublicCatalog, "CatalogConformance"):
+        for contract, suite in {
+            Provider: "ProviderConformance",
+            PublicCatalog: "CatalogConformance",
+            SpotHistory: "SpotHistoryConformance",
+        }.items():
             assert suite in bases or not issubclass(adapter, contract), f"{name} has no {suite}"
 
 

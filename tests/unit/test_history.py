@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from gpucloud.catalog import history as module
 from gpucloud.catalog.history import History
-from gpucloud.errors import StoreError
+from gpucloud.errors import StoreError, Unreachable
+from gpucloud.market.past import take_over
 from gpucloud.market.trend import Trend, trends
-from gpucloud.model import Availability, Gpu, GpuWish, Market, Offer
+from gpucloud.model import Availability, Failure, Gpu, GpuWish, Market, Offer
 from tests.harness.adapters import an_offer
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -197,3 +198,56 @@ def test_every_price_of_a_trend_was_seen(
     assert set(one.known) <= {price for _, price in seen}
     last = max(hour for hour, _ in seen)
     assert one.prices[min(int(last * pieces / 31), pieces - 1)] is not None
+
+
+def past(price: str, hour: int, **changes: Any) -> Offer:
+    return sold(price, as_of=NOON + hour * HOUR, market=Market.SPOT, confidence="history", **changes)
+
+
+def test_what_somebody_else_has_seen_is_taken_over_at_its_own_moments(history: History) -> None:
+    told = [past("3", 5), past("1", 0), past("2", 2), past("9", 1, instance_type="other")]
+    assert history.add(told) == 4
+    assert history.add(told) == 0
+    assert quotes(history) == [
+        [(0, "1", "unknown"), (2, "2", "unknown"), (5, "3", "unknown")],
+        [(1, "9", "unknown")],
+    ]
+
+
+def test_past_prices_do_not_replace_what_was_seen_later(history: History) -> None:
+    history.note([past("7", 0)], NOON + 10 * HOUR)
+    history.add([past("1", 0), past("2", 2)])
+    assert quotes(history) == [[(0, "1", "unknown"), (2, "2", "unknown"), (10, "7", "unknown")]]
+    assert history.note([past("7", 0)], NOON + 11 * HOUR) == 0
+    (line,) = history.lines(NOON)
+    assert line.seen_at == NOON + 11 * HOUR
+
+
+def test_of_several_past_prices_of_one_moment_the_least_counts(history: History) -> None:
+    assert history.add([past("3", 0), past("2", 0), past("4", 0)]) == 1
+    assert quotes(history) == [[(0, "2", "unknown")]]
+
+
+class Teller:
+    """Tells these past offers, or raises."""
+
+    def __init__(self, *told: Offer, error: Exception | None = None) -> None:
+        self.told, self.error = told, error
+
+    def spot_history(self, since: datetime, regions: Sequence[str]) -> Iterator[Offer]:
+        yield from (offer for offer in self.told if offer.as_of >= since)
+        if self.error:
+            raise self.error
+
+
+def test_a_provider_that_cannot_tell_hides_no_other_and_leaves_nothing(history: History) -> None:
+    tellers = {
+        "bad": Teller(past("1", 1, provider="bad"), error=Unreachable("bad: it is down", provider="bad")),
+        "good": Teller(past("1", 1, provider="good"), past("2", 0, provider="good")),
+        "huge": Teller(past("1" + "0" * 30, 1, provider="huge")),
+    }
+    told = dict(take_over(tellers, NOON + HOUR, (), history))
+    assert told["good"] == 1
+    assert isinstance(told["bad"], Failure)
+    assert isinstance(told["huge"], Failure)
+    assert [line.provider for line in history.lines(NOON)] == ["good"]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from gpucloud.catalog.cache import Cache, SourceKind
+from gpucloud.catalog.history import History
 from gpucloud.errors import BadReply, NotFound, Unreachable
 from gpucloud.market.refresh import Refreshed, refresh
-from gpucloud.model import Offer, utcnow
+from gpucloud.model import Gpu, Offer, utcnow
 from gpucloud.provider import Published
 from tests.harness.adapters import an_offer
 
@@ -167,3 +168,23 @@ def test_how_far_each_has_come_is_told(cache: Cache) -> None:
         refresh({"acme": Catalog(east=published(sold("east")))}, (), cache, lambda *words: told.append(words))
     )
     assert told == [("acme", "east", 1, None)]
+
+
+def test_a_history_that_is_damaged_keeps_nothing_from_being_read(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "history.db"
+    file.write_bytes(b"no database at all" * 100)
+    catalog = Catalog(east=published(sold("east")), west=published(sold("west")))
+    done = list(refresh({"acme": catalog}, (), cache, untold, History(file)))
+    assert [part.offers for part in done] == [1, 1]
+    assert "the price history cannot be used" in caplog.text
+
+
+def test_an_answer_that_cannot_be_kept_is_in_no_history(cache: Cache, tmp_path: Path) -> None:
+    history = History(tmp_path / "history.db")
+    catalog = Catalog(huge=published(an_offer(gpu=Gpu("H100"), gpu_count=1, usd_per_hour=Decimal(10**30))))
+    (done,) = refresh({"acme": catalog}, (), cache, untold, history)
+    assert done.failure is not None
+    assert history.lines(datetime(2000, 1, 1, tzinfo=UTC)) == []
+    history.close()
