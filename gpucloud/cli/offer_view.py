@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Value = Callable[[Offer], Any]
 
+DOLLAR: Final = "USD"
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -37,8 +39,11 @@ def _yes(flag: bool | None) -> str | None:
     return None if flag is None else "yes" if flag else "no"
 
 
-def _dollars(amount: Decimal | None) -> str | None:
-    return None if amount is None else f"{amount:.2f}"
+def _dollars(amount: Decimal | None, offer: Offer | None = None) -> str | None:
+    """Two digits; what an offer's own currency was converted to begins with a tilde."""
+    if amount is None:
+        return None
+    return f"~{amount:.2f}" if offer and offer.currency != DOLLAR else f"{amount:.2f}"
 
 
 SHOWN: Final = {
@@ -46,9 +51,9 @@ SHOWN: Final = {
     "gpu": Shown("GPU", lambda o: str(o.gpu) if o.gpu else None),
     "gpu_count": Shown("COUNT", lambda o: o.gpu_count),
     "usd_per_gpu_hour": Shown(
-        "$/GPU-H", lambda o: money(o.usd_per_gpu_hour), lambda o: _dollars(o.usd_per_gpu_hour)
+        "$/GPU-H", lambda o: money(o.usd_per_gpu_hour), lambda o: _dollars(o.usd_per_gpu_hour, o)
     ),
-    "usd_per_hour": Shown("$/H", lambda o: money(o.usd_per_hour), lambda o: f"{o.usd_per_hour:.2f}"),
+    "usd_per_hour": Shown("$/H", lambda o: money(o.usd_per_hour), lambda o: _dollars(o.usd_per_hour, o)),
     "provider": Shown("PROVIDER", lambda o: o.provider),
     "instance_type": Shown("TYPE", lambda o: o.instance_type),
     "place": Shown("PLACE", lambda o: o.zone or o.region),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpucloud.cli.app import app
-from gpucloud.cli.offer_view import SHOWN, to_json
+from gpucloud.cli.offer_view import DOLLAR, SHOWN, to_json
 from gpucloud.cli.options import work
 from gpucloud.cli.render import money, out
 from gpucloud.errors import NothingMatched
@@ -45,9 +46,25 @@ def why(
         return
     for each, total in found:
         cells = [(name, column.cell(each)) for name, column in SHOWN.items()]
+        if each.currency != DOLLAR:
+            cells.append(("rate", _rate(each, settings.rates)))
         out.table(("WHAT", "IS"), [(name, "unknown" if cell is None else cell) for name, cell in cells])
         if total:
             _tell(total)
+
+
+def _rate(offer: Offer, rates: Mapping[str, Decimal]) -> str:
+    """At which rate its price would be converted now, with source and day."""
+    from decimal import Decimal
+
+    from gpucloud.catalog.currencies import to_usd
+
+    try:
+        one = to_usd(Decimal(1), offer.currency, rates)
+    except ValueError as error:
+        return str(error)
+    since = f", {one.as_of}" if one.as_of else ""
+    return f"1 {offer.currency} is {one.rate:f} USD ({one.source}{since})"
 
 
 def _named(cache: Cache, name: str) -> list[Offer]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -136,3 +138,22 @@ def test_an_interrupted_refresh_is_130_and_keeps_what_was_read(
     assert reading.returncode == ExitCode.BY_PERSON
     gone.set()
     assert len(cli.ok("offers", "--provider", "verda", "--json").json["offers"]) == 2
+
+
+def test_a_converted_price_says_so_with_rate_and_day(cli: Cli, httpserver: HTTPServer) -> None:
+    in_euros = {**TYPES[0], "currency": "eur"}
+    httpserver.expect_request("/v1/instance-types").respond_with_json([in_euros])
+    environ = {"GPUCLOUD_VERDA_CATALOG_URL": httpserver.url_for("")}
+    cli.ok("catalog", "refresh", "verda", env=environ)
+    offer = cli.ok("offers", "--provider", "verda", "--json").json["offers"][0]
+    assert (offer["currency"], offer["amount"]) == ("EUR", "0.8")
+    shown = cli.ok("offers", "--provider", "verda", "--columns", "usd_per_hour", "--limit", "1").out
+    assert shown == f"~{Decimal(offer['usd_per_hour']):.2f}\n"
+    told = dict(line.split("\t") for line in cli.ok("why", offer["id"]).out.splitlines())
+    assert re.fullmatch(r"1 EUR is [0-9.]+ USD \(.+, 20[0-9]{2}-[0-9]{2}-[0-9]{2}\)", told["rate"])
+    rates = {"GPUCLOUD_CURRENCY_RATES": "EUR=2.5"}
+    cli.ok("catalog", "refresh", "verda", env=environ | rates)
+    dearer = cli.ok("offers", "--provider", "verda", "--json", env=rates).json["offers"][0]
+    assert dearer["usd_per_hour"] == "2"
+    told = dict(line.split("\t") for line in cli.ok("why", offer["id"], env=rates).out.splitlines())
+    assert told["rate"] == "1 EUR is 2.5 USD (config)"
