@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from gpucloud.cli.render import failures, money, out
+from gpucloud.cli.render import GAP, SHORT, failures, money, out, widths
 from gpucloud.errors import UsageError
 from gpucloud.model import Offer, utcnow
 from gpucloud.quantities import format_age
@@ -103,6 +103,10 @@ USUAL: Final = (
 )
 
 
+LEAST_FIRST: Final = ("vcpus", "memory_gib", "place", "usd_per_hour", "confidence", "availability")
+"""What is left out of the usual columns, one after the other, where the terminal is too narrow for them."""
+
+
 def priced(work: Work) -> dict[str, Shown]:
     """Every column, with what a job would cost."""
     from gpucloud.market.cost import cost
@@ -152,37 +156,57 @@ def to_row(offer: Offer, columns: Sequence[str], shown: Mapping[str, Shown] = SH
 class View:
     """How offers are shown: which columns, of those that there are, and whether as CSV.
 
-    ``grows``: what comes first may be shown before the rest is there.
+    ``grows``: what comes first may be shown before the rest is there. ``trims``: on a narrow terminal some
+    columns may be left out.
     """
 
     columns: Sequence[str]
     shown: Mapping[str, Shown]
     csv: bool = False
     grows: bool = True
+    trims: bool = False
 
     def follow(self, search: Search) -> SearchResult:
         """Run a search; on a terminal what it has found is shown while answers arrive."""
         if self.csv or not (self.grows and search.asks and out.growing):
             (found,) = search.results()
             return found
-        with out.growing_table(self._headings) as show:
+        with out.growing_table() as show:
             for found in search.results(every_answer=True):
-                show([to_row(offer, self.columns, self.shown) for offer in found.offers])
+                columns = self._fitting(found)
+                show(self._headings(columns), self._rows(found, columns))
         return found
 
     def write(self, found: SearchResult) -> None:
         """Write what was found."""
         if found.more:
             out.note(f"these are the best {len(found.offers)}; --limit 0 shows all")
-        rows = [to_row(offer, self.columns, self.shown) for offer in found.offers]
         if out.json:
             listing = [to_json(offer, self.shown) for offer in found.offers]
             out.document("offers", offers=listing, more=found.more, failures=failures(found.failures))
         elif self.csv:
-            out.csv(self.columns, rows)
+            out.csv(self.columns, self._rows(found, self.columns))
         else:
-            out.table(self._headings, rows)
+            columns = self._fitting(found)
+            out.table(self._headings(columns), self._rows(found, columns))
 
-    @property
-    def _headings(self) -> list[str]:
-        return [self.shown[name].heading for name in self.columns]
+    def _fitting(self, found: SearchResult) -> Sequence[str]:
+        """As many of the columns as the terminal is wide enough for."""
+        columns, screen = list(self.columns), out.screen
+        if screen is None or not self.trims:
+            return columns
+        for least in LEAST_FIRST:
+            cells = [
+                ["-" if cell is None else str(cell) for cell in row] for row in self._rows(found, columns)
+            ]
+            needed = sum(min(width, SHORT) + GAP for width in widths(self._headings(columns), cells)) - GAP
+            if needed <= screen.columns:
+                break
+            columns.remove(least)
+        return columns
+
+    def _rows(self, found: SearchResult, columns: Sequence[str]) -> list[list[object]]:
+        return [to_row(offer, columns, self.shown) for offer in found.offers]
+
+    def _headings(self, columns: Sequence[str]) -> list[str]:
+        return [self.shown[name].heading for name in columns]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from gpucloud.provider import Provider
 
 
+USUAL_LIMIT: Final = 100
+FEWEST: Final = 5
+"""However low the terminal is."""
+
+
 @app.command(cls=Listing)
 def offers(
     ctx: typer.Context,
@@ -44,7 +49,9 @@ def offers(
     columns: Annotated[str, typer.Option(metavar="COLUMNS", help="What to show, in this order.")] = "",
     wide: Annotated[bool, typer.Option("--wide", help="Show every column.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0 shows all.")] = 100,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="At most so many, 0 for all; else a screenful, or 100.")
+    ] = None,
 ) -> None:
     """What can be rented now, cheapest first.
 
@@ -59,16 +66,16 @@ def offers(
     job = work(typed.hours, typed.disk, typed.data, typed.egress, lambda: readiness(settings))
     shown = priced(job) if job else SHOWN
     names = chosen(columns, shown) or (tuple(shown) if wide else (*USUAL, *list(shown)[len(SHOWN) :]))
-    terms = replace(_terms(settings, live, offline, max_age), group=grouped(group_by), limit=limit or None)
-    view = View(names, shown, csv=csv, grows=sort != "cost")
+    most = _screenful(csv) if limit is None else limit
+    terms = replace(_terms(settings, live, offline, max_age), group=grouped(group_by), limit=most or None)
+    view = View(names, shown, csv=csv, grows=sort != "cost", trims=not (columns or wide or job))
     with _search(settings, typed.provider, wanted, _sorted(terms, sort, job)) as search:
-        found = _ranked(view.follow(search), sort, job, limit)
-        _tell_failures(found)
-        if not found.offers:
-            from gpucloud.fleet.plan import no_offer
+        view.write(_matching(_ranked(view.follow(search), sort, job, most), wanted))
 
-            raise no_offer(found, wanted)
-        view.write(found)
+
+def _screenful(csv: bool) -> int:
+    """How many offers fit on the terminal, beside the heading, a note and what is typed next."""
+    return max(out.screen.lines - 4, FEWEST) if out.screen and not csv else USUAL_LIMIT
 
 
 def _sorted(terms: Terms, sort: str, job: Work | None) -> Terms:
@@ -151,9 +158,15 @@ def _whom(settings: Config, names: Sequence[str], cache: Cache) -> tuple[list[Pr
     return asked, frozenset(listed.intersection(names) | {provider.name for provider in asked})
 
 
-def _tell_failures(found: SearchResult) -> None:
+def _matching(found: SearchResult, wanted: Requirements) -> SearchResult:
+    """The same, with who failed told. Raises what says why there is nothing in it."""
     for failure in found.failures:
         out.failure(failure)
         ages = [utcnow() - offer.as_of for offer in found.offers if offer.provider == failure.provider]
         if ages:
             out.note(f"{failure.provider}: what it offered {format_age(min(ages))} ago is shown instead")
+    if not found.offers:
+        from gpucloud.fleet.plan import no_offer
+
+        raise no_offer(found, wanted)
+    return found

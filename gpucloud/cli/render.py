@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.cli.exit_codes import exit_code
 from gpucloud.errors import GpucloudError
@@ -23,6 +23,13 @@ from gpucloud.model import Event, Failure
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+
+SHORT: Final = 14
+"""Columns of a table are not made narrower than this."""
+
+GAP: Final = 2
+"""Between two columns of a table."""
 
 
 @dataclass(slots=True)
@@ -42,7 +49,18 @@ class Output:
         if not sys.stdout.isatty():
             sys.stdout.write("".join("\t".join(_flat(cell) for cell in row) + "\n" for row in cells))
             return
-        _console().print(_rich_table(columns, cells))
+        console = _console()
+        console.print(_rich_table(columns, cells, console.width))
+
+    @property
+    def screen(self) -> os.terminal_size | None:
+        """How large the terminal is, if what is written is a table on one."""
+        if self.json or not sys.stdout.isatty():
+            return None
+        try:
+            return os.get_terminal_size(sys.stdout.fileno())
+        except OSError:
+            return None
 
     @property
     def growing(self) -> bool:
@@ -50,16 +68,16 @@ class Output:
         return not self.json and sys.stdout.isatty() and colour()
 
     @contextmanager
-    def growing_table(self, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Sequence[object]]], None]]:
-        """A table on a terminal that is shown again with other rows, and vanishes at the end."""
+    def growing_table(self) -> Iterator[Callable[[Sequence[str], Sequence[Sequence[object]]], None]]:
+        """A table on a terminal that is shown again with other columns and rows, and vanishes at the end."""
         from rich.live import Live
 
         with Live(console=_console(), auto_refresh=False, transient=True) as live:
 
-            def show(rows: Sequence[Sequence[object]]) -> None:
+            def show(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
                 most = live.console.height - 2
                 cells = [[_cell(value) for value in row] for row in rows[:most]]
-                live.update(_rich_table(columns, cells), refresh=True)
+                live.update(_rich_table(columns, cells, live.console.width), refresh=True)
 
             yield show
 
@@ -169,22 +187,35 @@ def local_time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    """How wide each column of a table is."""
+    return [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+
+
 def _console() -> Console:
     from rich.console import Console
 
     return Console(no_color=not colour(), highlight=False, markup=False)
 
 
-def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold" if colour() else "")
-    for column in columns:
-        table.add_column(column, no_wrap=True, justify="right" if "$" in column else "left")
+    for column, room in zip(columns, _fitted(widths(columns, cells), width), strict=True):
+        table.add_column(column, no_wrap=True, justify="right" if "$" in column else "left", width=room)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def _fitted(wanted: Sequence[int], width: int) -> list[int]:
+    """What is too wide for the terminal is cut, the widest column first; what is short is shown whole."""
+    room = list(wanted)
+    while sum(room) + GAP * (len(room) - 1) > width and max(room, default=0) > SHORT:
+        room[room.index(max(room))] -= 1
+    return room
 
 
 def _cell(value: object) -> str:

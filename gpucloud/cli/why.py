@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def why(
     with offer_cache(settings) as cache:
         found = [(each, cost(each, job) if job else None) for each in _named(cache, offer)]
     if out.json:
-        listing = [{**to_json(each), "cost": _cost_to_json(total)} for each, total in found]
+        listing = [{**to_json(each), "cost": total and cost_to_json(total)} for each, total in found]
         out.document("why", offers=listing, failures=[])
         return
     for each, total in found:
@@ -98,9 +98,8 @@ def _dollars(amount: Decimal | None) -> str:
     return "unknown" if amount is None else f"${amount:.4f}"
 
 
-def _cost_to_json(total: Cost | None) -> dict[str, object] | None:
-    if total is None:
-        return None
+def cost_to_json(total: Cost) -> dict[str, Any]:
+    """A cost as the schema ``gpucloud.why/1`` has it."""
     terms = [
         {"name": t.name, "expected": money(t.expected), "worst": money(t.worst), "how": t.how}
         for t in total.terms

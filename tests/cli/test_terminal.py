@@ -19,7 +19,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def at_terminal(
-    cli: Cli, *words: str, columns: int = 100, env: Mapping[str, str] = MappingProxyType({})
+    cli: Cli, *words: str, columns: int = 100, lines: int = 40, env: Mapping[str, str] = MappingProxyType({})
 ) -> pexpect.spawn[str]:
     return pexpect.spawn(
         sys.executable,
@@ -27,7 +27,7 @@ def at_terminal(
         cwd=str(cli.project),
         env={**cli.environ, "TERM": "xterm-256color", **env},
         encoding="utf-8",
-        dimensions=(40, columns),
+        dimensions=(lines, columns),
         timeout=60,
     )
 
@@ -43,6 +43,23 @@ def test_a_table_has_a_header_and_local_times(cli: Cli) -> None:
     assert table.startswith("GPU ")
     assert "AVAILABLE" in table.splitlines()[0]
     assert "RTX4090-24" in table
+
+
+@pytest.mark.parametrize(("columns", "shown", "left_out"), [(80, "AGE", "VCPUS"), (140, "VCPUS", "nothing")])
+def test_a_first_run_answers_in_one_screen_with_ages(
+    cli: Cli, columns: int, shown: str, left_out: str
+) -> None:
+    table = finish(at_terminal(cli, "offers", "H100", "--offline", columns=columns, lines=30)).splitlines()
+    note, heading, *rows = table
+    assert "--limit 0 shows all" in note
+    assert len(table) < 30
+    assert {"$/GPU-H", "AGE", shown} <= set(heading.split())
+    assert left_out not in heading.split()
+    ages = heading.index("AGE")
+    for row in rows:
+        assert len(row.rstrip()) <= columns
+        assert re.fullmatch(r"[0-9]+[smhd]", row[ages:].split()[0])
+        assert re.search(r" [0-9]+\.[0-9]{2} ", row)
 
 
 SLOW = """
