@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -42,7 +42,7 @@ class Aws(Adapter):
 
     def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
         """One part for each region; ``eu`` is every region whose name begins with it as a word."""
-        wanted = [name.strip().lower() for name in regions or self._configured()]
+        wanted = self._wanted(regions)
         if not wanted:
             return USUAL_REGIONS
         known = self._regions()
@@ -74,6 +74,22 @@ class Aws(Adapter):
             return None
         offers = tuple(self._offers(part, edition))
         return Published(offers, edition.model_dump_json() if prices.validator else None)
+
+    def spot_history(self, since: datetime, regions: Sequence[str]) -> Iterable[Offer]:
+        """What Spot instances have cost, zone by zone, in the regions that the parts would be of.
+
+        Which regions there are boto3 knows, so no price list is read. A region that is not open to the
+        account is left out when only a beginning such as ``eu`` meant it.
+        """
+        from gpucloud_aws import spot_history
+        from gpucloud_aws.account import Account
+
+        account = Account(self.settings)
+        wanted = spot_history.meant(account, self._wanted(regions) or USUAL_REGIONS)
+        return spot_history.read(account, wanted, since)
+
+    def _wanted(self, regions: Sequence[str]) -> list[str]:
+        return [name.strip().lower() for name in regions or self._configured()]
 
     def _configured(self) -> list[str]:
         regions = self.settings.table.get("catalog_regions", "")

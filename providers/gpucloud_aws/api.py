@@ -1,4 +1,4 @@
-"""The documents that Amazon publishes, in its words, and what of them is kept from one reading to the next.
+"""What Amazon publishes, and what EC2 tells an account, in Amazon's words; and what of it is kept.
 
 A region's price list is hundreds of megabytes and changes every few days, its Spot prices are small and
 change every hour. So that new Spot prices do not cost reading the list again, the lines of it that matter
@@ -15,7 +15,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from gpucloud.model import utcnow
 
@@ -72,10 +72,55 @@ class Line(Words):
     memory: str = Field("", alias="Memory")
     storage: str = Field("", alias="Storage")
 
+
+class _Memory(Words):
+    mib: int | None = Field(None, alias="SizeInMiB")
+
+
+class Device(Words):
+    """The accelerators of one kind in an instance type. ``memory`` is that of each."""
+
+    count: int = Field(alias="Count", ge=0)
+    name: str = Field("", alias="Name")
+    maker: str = Field("", alias="Manufacturer")
+    memory: _Memory | None = Field(None, alias="MemoryInfo")
+
+
+class _Gpus(Words):
+    devices: tuple[Device, ...] = Field((), alias="Gpus")
+
+
+class _Neuron(Words):
+    devices: tuple[Device, ...] = Field((), alias="NeuronDevices")
+
+
+class _Inference(Words):
+    devices: tuple[Device, ...] = Field((), alias="Accelerators")
+
+
+class InstanceType(Words):
+    """What EC2 itself tells of an instance type: its GPUs, Amazon's own chips, or others for inference."""
+
+    instance_type: str = Field(alias="InstanceType", min_length=1)
+    gpus: _Gpus | None = Field(None, alias="GpuInfo")
+    neuron: _Neuron | None = Field(None, alias="NeuronInfo")
+    inference: _Inference | None = Field(None, alias="InferenceAcceleratorInfo")
+
     @property
-    def family(self) -> str:
-        """``p5`` for ``p5.48xlarge``."""
-        return self.instance_type.partition(".")[0]
+    def devices(self) -> tuple[Device, ...]:
+        """Its accelerators, as the first of these tells them: Amazon's own chips are told twice."""
+        told = self.gpus or self.neuron or self.inference
+        return told.devices if told else ()
+
+
+class PastPrice(Words):
+    """What a Spot instance of a type costs in an availability zone from a moment on."""
+
+    zone: str = Field(alias="AvailabilityZone", min_length=1)
+    instance_type: str = Field(alias="InstanceType")
+    product: str = Field(alias="ProductDescription")
+    usd: Decimal = Field(alias="SpotPrice", gt=0)
+    since: AwareDatetime = Field(alias="Timestamp")
 
 
 class PriceList(Words):

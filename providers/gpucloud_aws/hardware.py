@@ -1,4 +1,4 @@
-"""What an instance is, as far as its name and its line in the price list tell."""
+"""What an instance is, as far as its name and either its line in the price list or EC2 itself tell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpucloud.catalog.names import named, normalise
 from gpucloud.model import Gpu
 
 if TYPE_CHECKING:
-    from gpucloud_aws.api import Line
+    from gpucloud_aws.api import InstanceType, Line
 
 FAMILIES: Final[Mapping[str, str]] = {
     "dl1": "Gaudi HL-205",
@@ -70,7 +70,7 @@ def described(line: Line) -> dict[str, Any] | None:
         return None
     total = _number(_SIZE.match(line.gpu_memory))
     return {
-        "gpu": _gpu(line, total and total / count),
+        "gpu": _gpu(line.instance_type, total and total / count),
         "gpu_count": count,
         "vcpus": int(line.vcpus) if re.fullmatch("[1-9][0-9]{0,4}", line.vcpus) else None,
         "memory_gib": _number(_SIZE.fullmatch(line.memory)),
@@ -78,9 +78,22 @@ def described(line: Line) -> dict[str, Any] | None:
     }
 
 
-def _gpu(line: Line, memory_gib: Decimal | None) -> Gpu:
-    known = normalise(line.instance_type, memory_gib=memory_gib)
-    return known or named(FAMILIES.get(line.family, line.family), memory_gib=memory_gib)
+def chips(kind: InstanceType) -> tuple[Gpu, int] | None:
+    """Which accelerator is in an instance type, and how many; ``None`` without, or with a part of one."""
+    device = next(iter(kind.devices), None)
+    # An instance with a part of a GPU has none, as EC2 counts.
+    if device is None or not device.count:
+        return None
+    # Of its own chips EC2 tells other figures than their makers do: 512 GiB for a Trainium2, which has 96.
+    size = device.memory.mib if device.memory and kind.gpus else None
+    memory_gib = Decimal(size) / 1024 if size else None
+    return _gpu(kind.instance_type, memory_gib, f"{device.maker} {device.name}".strip()), device.count
+
+
+def _gpu(instance_type: str, memory_gib: Decimal | None, otherwise: str = "") -> Gpu:
+    """What an instance type has: by its name, by its family or, when nobody knows that, ``otherwise``."""
+    known, family = normalise(instance_type, memory_gib=memory_gib), instance_type.partition(".")[0]
+    return known or named(FAMILIES.get(family) or otherwise or family, memory_gib=memory_gib)
 
 
 def _number(match: re.Match[str] | None) -> Decimal | None:
