@@ -37,6 +37,7 @@ PRICES_ONLY: Final = MappingProxyType(
         "azure": "gpucloud_azure:Azure",
         "brev": "gpucloud_brev:Brev",
         "cloudrift": "gpucloud_cloudrift:Cloudrift",
+        "gcp": "gpucloud_gcp:Gcp",
         "oci": "gpucloud_oci:Oci",
         "runpod": "gpucloud_runpod:Runpod",
         "shadeform": "gpucloud_shadeform:Shadeform",

@@ -110,8 +110,11 @@ class History:
             self._bound(db)
         return len(new)
 
-    def add(self, offers: Iterable[Offer]) -> int:
-        """Take over what somebody else has seen, each offer as of its own moment; returns the new quotes."""
+    def add(self, offers: Iterable[Offer], until: datetime) -> int:
+        """Take over what somebody else has seen, each offer as of its own moment; returns the new quotes.
+
+        The last price of each line held ``until`` then.
+        """
         seen: dict[tuple[int, int], _Row] = {}
         for offer in offers:
             for row in _lines([offer]).values():
@@ -127,6 +130,10 @@ class History:
                 "INSERT OR IGNORE INTO quotes SELECT id, ?, ?, ? FROM lines WHERE digest = ?",
                 ((at, *row[-2:], digest) for (digest, at), row in seen.items()),
             ).rowcount
+            db.executemany(
+                "UPDATE lines SET seen_at = max(seen_at, ?) WHERE digest = ?",
+                {(_millis(until), digest) for digest, _ in seen},
+            )
             self._bound(db)
         return added
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 from gpucloud.catalog.history import History
 from gpucloud.market.ask import to_failure
-from gpucloud.model import Failure, Offer
+from gpucloud.model import Failure, Offer, utcnow
 from gpucloud.parallel import as_they_come
 from gpucloud.provider import SpotHistory
 
@@ -26,10 +27,17 @@ def take_over(
             yield name, to_failure(name, answer)
             continue
         try:
-            yield name, history.add(answer)
+            yield name, history.add(answer.offers, answer.at)
         except (ArithmeticError, TypeError, ValueError) as error:
             yield name, to_failure(name, error)
 
 
-def _read(source: SpotHistory, since: datetime, regions: Sequence[str]) -> Iterator[list[Offer]]:
-    yield list(source.spot_history(since, regions))
+@dataclass(frozen=True, slots=True)
+class _Told:
+    offers: list[Offer]
+    at: datetime
+
+
+def _read(source: SpotHistory, since: datetime, regions: Sequence[str]) -> Iterator[_Told]:
+    at = utcnow()
+    yield _Told(list(source.spot_history(since, regions)), at)

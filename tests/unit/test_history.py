@@ -206,17 +206,20 @@ def past(price: str, hour: int, **changes: Any) -> Offer:
 
 def test_what_somebody_else_has_seen_is_taken_over_at_its_own_moments(history: History) -> None:
     told = [past("3", 5), past("1", 0), past("2", 2), past("9", 1, instance_type="other")]
-    assert history.add(told) == 4
-    assert history.add(told) == 0
+    assert history.add(told, NOON + 6 * HOUR) == 4
+    assert history.add(told, NOON + 6 * HOUR) == 0
     assert quotes(history) == [
         [(0, "1", "unknown"), (2, "2", "unknown"), (5, "3", "unknown")],
         [(1, "9", "unknown")],
     ]
+    # Both held until they were told.
+    assert {line.seen_at for line in history.lines(NOON + 6 * HOUR)} == {NOON + 6 * HOUR}
+    assert len(history.lines(NOON + 6 * HOUR)) == 2
 
 
 def test_past_prices_do_not_replace_what_was_seen_later(history: History) -> None:
     history.note([past("7", 0)], NOON + 10 * HOUR)
-    history.add([past("1", 0), past("2", 2)])
+    history.add([past("1", 0), past("2", 2)], NOON + 3 * HOUR)
     assert quotes(history) == [[(0, "1", "unknown"), (2, "2", "unknown"), (10, "7", "unknown")]]
     assert history.note([past("7", 0)], NOON + 11 * HOUR) == 0
     (line,) = history.lines(NOON)
@@ -224,7 +227,7 @@ def test_past_prices_do_not_replace_what_was_seen_later(history: History) -> Non
 
 
 def test_of_several_past_prices_of_one_moment_the_least_counts(history: History) -> None:
-    assert history.add([past("3", 0), past("2", 0), past("4", 0)]) == 1
+    assert history.add([past("3", 0), past("2", 0), past("4", 0)], NOON) == 1
     assert quotes(history) == [[(0, "2", "unknown")]]
 
 
