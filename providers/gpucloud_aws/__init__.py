@@ -1,4 +1,4 @@
-"""The public prices of Amazon EC2: on demand by region, and Spot with the band of the Spot Instance Advisor.
+"""The prices of Amazon EC2: on demand by region, and Spot with the band of the Spot Instance Advisor.
 
 On-demand prices are the bulk price list of a region, a CSV of hundreds of megabytes without an account:
 https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/reading-service-price-list-file-for-services.html
@@ -13,6 +13,10 @@ AWS does not document that file. Its predecessor, spot-price.s3.amazonaws.com/sp
 2024-05-13 and is not read; should this one stop in the same way, no offers are made of it.
 The band is of https://aws.amazon.com/ec2/spot/instance-advisor/: which share of the instances was interrupted
 during the last month. It is no rate per hour. Without these two files there are still on-demand prices.
+
+What Spot instances have cost, zone by zone for 90 days, EC2 tells only to an account; it is asked with boto3,
+which is not installed by default. Who asks must be allowed ec2:DescribeInstanceTypes and
+ec2:DescribeSpotPriceHistory.
 
 Without ``--region`` the regions of the setting ``catalog_regions`` are read, or four that most people want.
 Not in any of these: capacity, Capacity Blocks, Savings Plans, China, and what is sold only to order.

@@ -65,6 +65,7 @@ HEAVY = {
     "asyncssh",
     "azure",
     "boto3",
+    "botocore",
     "cryptography",
     "filelock",
     "google",
