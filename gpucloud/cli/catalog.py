@@ -43,7 +43,7 @@ def refresh(
     settings = config()
     catalogs = Registry(settings).catalogs(providers or ())
     parts = []
-    with offer_cache(settings) as cache, Reads() as reads:
+    with offer_cache(settings) as cache, Reads(catalogs) as reads:
         for part in read_again(catalogs, region or (), cache, reads.tell, price_history(settings)):
             parts.append(part)
             if part.failure:

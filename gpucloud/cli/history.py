@@ -14,7 +14,7 @@ from gpucloud.cli.app import Group, group
 from gpucloud.cli.exit_codes import ExitCode
 from gpucloud.cli.options import Yes, gpus, parsed
 from gpucloud.cli.render import failures, money, out
-from gpucloud.errors import NothingMatched, UsageError
+from gpucloud.errors import AuthError, NothingMatched, UsageError
 from gpucloud.model import Failure, Market, utcnow
 from gpucloud.quantities import format_count, parse_duration
 
@@ -107,7 +107,8 @@ def import_(
     else:
         out.table(("PROVIDER", "NEW QUOTES"), added)
     if failed:
-        raise typer.Exit(ExitCode.UNREACHABLE)
+        without_account = all(failure.code == AuthError.code for failure in failed)
+        raise typer.Exit(ExitCode.CREDENTIALS if without_account else ExitCode.UNREACHABLE)
 
 
 @history.command()

@@ -37,7 +37,7 @@ FEWEST: Final = 5
 @app.command(cls=Listing)
 def offers(
     ctx: typer.Context,
-    gpu: Annotated[str, typer.Argument(help="H100, H100:8, H100-SXM-80:8, 24GB+; several with |.")] = "",
+    name: Annotated[str, typer.Argument(metavar="[GPU]", help="The same as --gpu GPU.")] = "",
     live: Annotated[bool, typer.Option("--live", help="Ask every provider now.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Ask nobody; show what is remembered.")] = False,
     max_age: Annotated[str, typer.Option(metavar="TIME", help="Ask who was asked longer ago.")] = "",
@@ -61,7 +61,7 @@ def offers(
     from gpucloud.market import grouped
 
     typed = Typed.of(ctx)
-    wanted = typed.requirements(gpu, markets=())
+    wanted = typed.requirements(typed.gpu_or(name), markets=())
     settings = config({"offers.timeout": timeout} if timeout else {})
     job = work(typed.hours, typed.disk, typed.data, typed.egress, lambda: readiness(settings))
     shown = priced(job) if job else SHOWN

@@ -28,6 +28,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 _TYPED: Final = "gpucloud.typed"
 _MANY: Final = {"multiple": True}
 
+GPU: Final[tuple[str, dict[str, Any]]] = (
+    "--gpu",
+    {"metavar": "GPU", "default": "", "help": "H100, H100:8, H100-SXM-80:8, 24GB+; several with |."},
+)
+
 SEARCH: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("--provider", {**_MANY, "metavar": "NAME", "help": "Ask only this provider."}),
     ("--region", {**_MANY, "metavar": "NAME", "help": "Only in this region or zone."}),
@@ -51,6 +56,7 @@ SEARCH: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 )
 
 LIST: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    GPU,
     *SEARCH,
     ("--hours", {"metavar": "N", "default": "", "help": "What a job of so many hours would cost."}),
     ("--data", {"metavar": "SIZE", "default": "", "help": "With so much data to be brought there."}),
@@ -62,10 +68,7 @@ RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
         "--name",
         {"metavar": "NAME", "default": "", "help": "The cluster's name; one that is up is used again."},
     ),
-    (
-        "--gpu",
-        {"metavar": "GPU", "default": "", "help": "H100, H100:8, H100-SXM-80:8, 24GB+; several with |."},
-    ),
+    GPU,
     *SEARCH,
     ("--nodes", {"type": click.IntRange(1), "default": 1, "help": "How many machines."}),
     ("--max-duration", {"metavar": "TIME", "default": "", "help": "End after 90s, 15m, 6h or 2d."}),
@@ -139,6 +142,16 @@ class Typed:
             verified_only=self.verified,
             where=self.where,
         )
+
+    def gpu_or(self, argument: str) -> str:
+        """The GPU, which may be typed in two ways. Raises ``UsageError`` for both at once."""
+        if self.gpu and argument:
+            raise UsageError(
+                "two GPUs were typed",
+                why=f"{argument!r} and --gpu {self.gpu!r}",
+                hint=f"--gpu '{argument}|{self.gpu}' for either",
+            )
+        return self.gpu or argument
 
     @property
     def _markets(self) -> tuple[Market, ...]:

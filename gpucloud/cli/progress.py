@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class Reads:
-    """Lines on stderr that vanish at the end. ``tell`` may be called from any thread."""
+    """Lines on stderr that vanish at the end, one for each name. ``tell`` may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = names
         self._progress: Progress | None = None
         self._lines: dict[str, TaskID] = {}
 
@@ -33,6 +35,7 @@ class Reads:
             console = Console(stderr=True, no_color=not colour())
             self._progress = Progress(*columns, console=console, transient=True)
             self._progress.start()
+            self._lines = {name: self._progress.add_task(name, total=None) for name in self._names}
         return self
 
     def __exit__(
@@ -45,8 +48,6 @@ class Reads:
         """So many bytes of so many of a part have been read."""
         if not self._progress:
             return
-        if name not in self._lines:
-            self._lines[name] = self._progress.add_task(name, total=None)
         line, what = self._lines[name], f"{name} {part}" if part else name
         if self._progress.tasks[line].description != what:
             self._progress.reset(line, description=what, total=None)
@@ -54,5 +55,5 @@ class Reads:
 
     def done(self, name: str) -> None:
         """Nothing more will be read of it."""
-        if self._progress and name in self._lines:
+        if self._progress:
             self._progress.update(self._lines[name], visible=False)

@@ -81,6 +81,15 @@ def test_a_listing_that_makes_no_sense_is_refused(cli: Cli, words: list[str], sa
     assert said in done.err
 
 
+def test_a_gpu_is_typed_with_or_without_its_option(cli: Cli) -> None:
+    words = ("offers", "--provider", "sim", "--columns", "id")
+    either = cli.ok(*words, "--gpu", "H100|RTX4090").out
+    assert either == cli.ok(*words, "H100|RTX4090").out != cli.ok(*words, "H100").out
+    done = cli(*words, "H100", "--gpu", "RTX4090")
+    assert done.code == 2
+    assert "--gpu 'H100|RTX4090' for either" in done.err
+
+
 def test_table_csv_and_json_agree(cli: Cli) -> None:
     columns = (
         "gpu",

@@ -136,6 +136,9 @@ def test_past_prices_are_taken_over_only_from_who_tells_them(cli: Cli) -> None:
     done = cli("history", "import", "local")
     assert done.code == ExitCode.NOTHING_MATCHED
     assert "local tells no past prices" in done.err
+    without = cli("history", "import", "--json", env={"AWS_EC2_METADATA_DISABLED": "true"})
+    assert without.code == ExitCode.CREDENTIALS
+    assert {failure["provider"] for failure in without.json["failures"]} == {"aws", "gcp"}
 
 
 def test_a_chart_of_one_moment_is_a_chart(cli: Cli, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import pexpect
 import pytest
+from pytest_httpserver import HTTPServer
 
 from tests.harness.cli import Cli
 from tests.harness.plugins import write_plugin
@@ -92,6 +93,17 @@ def test_what_the_first_provider_says_is_shown_while_another_is_waited_for(cli: 
     table = finish(asked)
     assert asked.exitstatus == 0
     assert re.search(r"^\S.* slow +late ", table[table.rindex("GPU ") :], re.MULTILINE)
+
+
+def test_how_far_a_refresh_has_come_is_shown_and_vanishes(cli: Cli, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/v1/instance-types").respond_with_json([])
+    environ = {"GPUCLOUD_VERDA_CATALOG_URL": httpserver.url_for("")}
+    read = at_terminal(cli, "catalog", "refresh", "verda", env=environ)
+    shown = str(read.read())
+    read.close()
+    assert read.exitstatus == 0
+    assert "bytes" in shown
+    assert shown.rstrip().splitlines()[-1].split() == ["verda", "-", "0", "0"]
 
 
 @pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])
