@@ -135,13 +135,17 @@ class HttpClient:
 
     def get(self, path: str, *, params: _Params = None) -> Any:
         """Read, with retries; returns decoded JSON, or None for an empty body."""
-        return self._again(path, params, None, untold)[0]
+        return self._again("GET", path, None, params, None, untold)[0]
+
+    def query(self, path: str, *, json: Any, params: _Params = None, tell: Tell = untold) -> Any:
+        """Like ``get``, for what a vendor wants to be asked by POST: only what changes nothing."""
+        return self._again("POST", path, json, params, None, tell)[0]
 
     def get_edition(
         self, path: str, *, params: _Params = None, validator: str | None = None, tell: Tell = untold
     ) -> tuple[Any, str | None] | None:
         """Like ``get``, with what tells this edition from the next; None if it is that of ``validator``."""
-        body, reply = self._again(path, params, if_changed(validator), tell)
+        body, reply = self._again("GET", path, None, params, if_changed(validator), tell)
         return None if reply.status_code == UNCHANGED else (body, validator_of(reply.headers))
 
     @contextmanager
@@ -170,8 +174,11 @@ class HttpClient:
         """Like ``post``."""
         return self._write("DELETE", path, json, params, headers)
 
-    def _again(self, path: str, params: _Params, more: _Headers, tell: Tell) -> tuple[Any, httpx.Response]:
-        read = partial(self._send, "GET", path, None, params, more, self.clock() + self._longest_s, tell)
+    def _again(
+        self, method: str, path: str, json: Any, params: _Params, more: _Headers, tell: Tell
+    ) -> tuple[Any, httpx.Response]:
+        until = self.clock() + self._longest_s
+        read = partial(self._send, method, path, json, params, more, until, tell)
         return retry_reads(read, deadline_s=self._longest_s, sleep=self.sleep, clock=self.clock)
 
     def _write(self, method: str, path: str, json: Any, params: _Params, more: _Headers) -> Any:

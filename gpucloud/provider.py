@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from gpucloud.errors import ConfigError
 from gpucloud.http import HttpClient
 from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements
 
@@ -102,6 +103,19 @@ class ProviderSettings:
     environ: Mapping[str, str] = field(default_factory=dict)
     script: str = ""
     rates: Mapping[str, Decimal] = field(default_factory=dict)
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """A key of the table that is a list, or a text with commas. Raises ``ConfigError``."""
+        listed = self.table.get(key, ())
+        if isinstance(listed, str):
+            listed = listed.split(",")
+        if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+            raise ConfigError(
+                f"the setting providers.{self.name}.{key} is wrong",
+                why=f"{listed!r} is no list of names",
+                hint=f'write {key} = ["one", "another"]',
+            )
+        return tuple(name.strip() for name in listed if name.strip())
 
 
 @dataclass(frozen=True, slots=True)

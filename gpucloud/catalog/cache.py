@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
+from gpucloud.catalog.files import transaction
 from gpucloud.catalog.rows import FIELDS, GPU_FIELDS, NAMES, Row, gpu_row, keys_of, to_offer, to_rows
 from gpucloud.catalog.where import ALL, Condition
 from gpucloud.errors import StoreError
@@ -73,7 +74,6 @@ class Source:
     name: str
     asked_at: datetime
     complete_at: datetime | None
-    validator: str | None
 
 
 class Cache:
@@ -109,7 +109,7 @@ class Cache:
 
         What it was asked for and no longer tells is forgotten. An unchanged answer changes no row.
         """
-        with self._translated(), self._transaction():
+        with self._translated(), transaction(self._db):
             source = self._told((provider, kind, part), name, at, wanted == ALL, validator)
             told: set[int] = set()
             complete_at = at if wanted == ALL else None
@@ -127,7 +127,7 @@ class Cache:
 
     def unchanged(self, provider: str, part: str, at: datetime) -> None:
         """A part of a public catalogue is as it was."""
-        with self._translated(), self._transaction():
+        with self._translated(), transaction(self._db):
             self._db.execute(
                 "UPDATE sources SET asked_at = ?, complete_at = ? WHERE (provider, kind, part) = (?, ?, ?)",
                 (_seconds(at), _seconds(at), provider, SourceKind.PUBLISHED, part),
@@ -136,7 +136,10 @@ class Cache:
     def sources(self) -> list[Source]:
         """Every source, by provider."""
         with self._translated():
-            rows = self._db.execute("SELECT * FROM sources ORDER BY provider, kind DESC, part").fetchall()
+            rows = self._db.execute(
+                "SELECT id, provider, kind, part, name, asked_at, complete_at FROM sources"
+                " ORDER BY provider, kind DESC, part"
+            ).fetchall()
         return [
             Source(
                 row["id"],
@@ -146,10 +149,15 @@ class Cache:
                 row["name"],
                 _moment(row["asked_at"]),
                 _moment(row["complete_at"]) if row["complete_at"] else None,
-                row["validator"],
             )
             for row in rows
         ]
+
+    def validators(self, kind: SourceKind) -> dict[tuple[str, str], str | None]:
+        """What tells the edition of each source from the next, by provider and part. They may be long."""
+        with self._translated():
+            rows = self._db.execute("SELECT provider, part, validator FROM sources WHERE kind = ?", (kind,))
+            return {(provider, part): validator for provider, part, validator in rows}
 
     def select(
         self,
@@ -225,17 +233,6 @@ class Cache:
             (*source, name, seconds, seconds if complete else None, validator),
         ).fetchone()
         return int(row[0])
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     def _open(self) -> sqlite3.Connection:
         """The file, made when there is none; what is damaged or of another version is begun anew."""

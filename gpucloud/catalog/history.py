@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from gpucloud.catalog.columns import AVAILABILITIES, MARKETS, MICROS
+from gpucloud.catalog.files import transaction
 from gpucloud.errors import StoreError
 from gpucloud.model import Availability, Gpu, GpuWish, Market, Offer
 
 VERSION: Final = 1
 BUSY_S: Final = 30
+SEEN_EVERY_MS: Final = 10 * 60 * 1000
+"""How far behind the time may be at which a price that holds was seen last."""
 MOST_BYTES: Final = 256 * 2**20
 """A file that has grown beyond this loses the oldest quarter of its quotes."""
 
@@ -38,6 +41,7 @@ CREATE TABLE quotes (
   availability INTEGER NOT NULL, PRIMARY KEY (line, at)) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
+_NEVER: Final = (-1, -1, 0)
 _NEW_LINE: Final = (
     "INSERT INTO lines (digest, provider, instance_type, place, market, gpu, gpu_count, usd_per_hour,"
     " availability, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -58,7 +62,10 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Instance type x place x market, and its quotes, oldest first; it was seen last at ``seen_at``."""
+    """Instance type x place x market, and its quotes, oldest first.
+
+    It was seen last at ``seen_at``, or up to ``SEEN_EVERY_MS`` later.
+    """
 
     provider: str
     instance_type: str
@@ -94,20 +101,22 @@ class History:
         a GPU are not kept.
         """
         seen = _lines(offers)
-        with self._translated(), self._transaction() as db:
-            known = _known(db, {line[1] for line in seen.values()})
-            new = [digest for digest, line in seen.items() if known.get(digest) != line[-2:]]
-            moment = _millis(at)
-            db.executemany(
+        moment = _millis(at)
+        with self._translated(), transaction(self._db):
+            known = _known(self._db, {line[1] for line in seen.values()})
+            new = [digest for digest, line in seen.items() if known.get(digest, _NEVER)[:2] != line[-2:]]
+            # That a price still holds is written down now and then, not whenever it is told.
+            old = [digest for digest in seen if moment - known.get(digest, _NEVER)[2] >= SEEN_EVERY_MS]
+            self._db.executemany(
                 f"{_NEW_LINE} ON CONFLICT (digest) DO UPDATE SET {_LAST_SEEN}",
-                ((*line, moment) for line in seen.values()),
+                ((*seen[digest], moment) for digest in {*new, *old}),
             )
-            db.executemany(
+            self._db.executemany(
                 "INSERT OR REPLACE INTO quotes SELECT id, ?, usd_per_hour, availability FROM lines"
                 " WHERE digest = ?",
                 ((moment, digest) for digest in new),
             )
-            self._bound(db)
+            self._bound()
         return len(new)
 
     def add(self, offers: Iterable[Offer], until: datetime) -> int:
@@ -120,21 +129,21 @@ class History:
             for row in _lines([offer]).values():
                 moment = (row[0], _millis(offer.as_of))
                 seen[moment] = min(row, seen.get(moment, row), key=lambda row: row[-2:])
-        with self._translated(), self._transaction() as db:
-            db.executemany(
+        with self._translated(), transaction(self._db):
+            self._db.executemany(
                 f"{_NEW_LINE} ON CONFLICT (digest) DO UPDATE SET {_LAST_SEEN}"
                 " WHERE excluded.seen_at > lines.seen_at",
                 ((*row, at) for (_, at), row in sorted(seen.items())),
             )
-            added = db.executemany(
+            added = self._db.executemany(
                 "INSERT OR IGNORE INTO quotes SELECT id, ?, ?, ? FROM lines WHERE digest = ?",
                 ((at, *row[-2:], digest) for (digest, at), row in seen.items()),
             ).rowcount
-            db.executemany(
+            self._db.executemany(
                 "UPDATE lines SET seen_at = max(seen_at, ?) WHERE digest = ?",
                 {(_millis(until), digest) for digest, _ in seen},
             )
-            self._bound(db)
+            self._bound()
         return added
 
     def lines(
@@ -165,8 +174,8 @@ class History:
     def prune(self, before: datetime) -> int:
         """Forget the quotes that held only before then; returns how many those were."""
         with self._translated():
-            with self._transaction() as db:
-                gone = _forget(db, _millis(before))
+            with transaction(self._db):
+                gone = _forget(self._db, _millis(before))
             self._db.execute("VACUUM")
         return gone
 
@@ -178,14 +187,12 @@ class History:
             (line, line, start, start),
         ).fetchall()
 
-    def _bound(self, db: sqlite3.Connection) -> None:
-        pages, size = (
-            int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "page_size")
-        )
-        free = int(db.execute("PRAGMA freelist_count").fetchone()[0])
+    def _bound(self) -> None:
+        names = ("page_count", "freelist_count", "page_size")
+        pages, free, size = (int(self._db.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
         if (pages - free) * size > MOST_BYTES:
-            first, last = db.execute("SELECT min(at), max(at) FROM quotes").fetchone()
-            _forget(db, first + (last - first) // 4)
+            first, last = self._db.execute("SELECT min(at), max(at) FROM quotes").fetchone()
+            _forget(self._db, first + (last - first) // 4)
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -213,18 +220,6 @@ class History:
                 db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         db.execute("PRAGMA synchronous = NORMAL")
         return db
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -266,14 +261,14 @@ def _lines(offers: Iterable[Offer]) -> dict[int, _Row]:
     return rows
 
 
-def _known(db: sqlite3.Connection, providers: Iterable[str]) -> dict[int, tuple[int, int]]:
-    """The last quote of every line of these providers."""
-    found: dict[int, tuple[int, int]] = {}
+def _known(db: sqlite3.Connection, providers: Iterable[str]) -> dict[int, tuple[int, int, int]]:
+    """The last quote of every line of these providers, and when it was seen last."""
+    found: dict[int, tuple[int, int, int]] = {}
     for provider in providers:
         rows = db.execute(
-            "SELECT digest, usd_per_hour, availability FROM lines WHERE provider = ?", (provider,)
+            "SELECT digest, usd_per_hour, availability, seen_at FROM lines WHERE provider = ?", (provider,)
         )
-        found |= {digest: (usd, availability) for digest, usd, availability in rows}
+        found |= {digest: (usd, availability, seen_at) for digest, usd, availability, seen_at in rows}
     return found
 
 

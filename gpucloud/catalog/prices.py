@@ -145,7 +145,7 @@ def remember(cache: Cache, rates: Mapping[str, Decimal]) -> None:
     from gpucloud.catalog.cache import SourceKind
 
     edition = hashlib.sha256(_FILE.read_bytes() + repr(sorted(rates.items())).encode()).hexdigest()[:16]
-    if any(source.validator == edition for source in cache.sources() if source.kind is SourceKind.LISTED):
+    if edition in cache.validators(SourceKind.LISTED).values():
         return
     by_provider: dict[str, list[Offer]] = {}
     for offer in prices(rates):

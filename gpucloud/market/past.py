@@ -1,23 +1,35 @@
-"""Take over the past prices that providers tell: all of them at once, each kept when it is there."""
+"""What becomes the past: quotes that were told now, and those that providers tell of earlier times."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 from gpucloud.catalog.history import History
+from gpucloud.errors import StoreError
 from gpucloud.market.ask import to_failure
 from gpucloud.model import Failure, Offer, utcnow
 from gpucloud.parallel import as_they_come
 from gpucloud.provider import SpotHistory
 
+log = logging.getLogger(__name__)
+
+
+def keep(history: History, offers: Sequence[Offer], at: datetime) -> None:
+    """Note what was told; a history that cannot be written keeps nobody from anything."""
+    try:
+        history.note(offers, at)
+    except StoreError as error:
+        log.warning("%s (%s); no quote is kept", error.message, error.why)
+
 
 def take_over(
     sources: Mapping[str, SpotHistory], since: datetime, regions: Sequence[str], history: History
 ) -> Iterator[tuple[str, int | Failure]]:
-    """What became of each provider: how many quotes are new, or why it could not be asked.
+    """Ask all at once; what became of each: how many quotes are new, or why it could not be asked.
 
     Raises ``StoreError``.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,13 +9,12 @@ from functools import partial
 
 from gpucloud.catalog.cache import Cache, SourceKind
 from gpucloud.catalog.history import History
-from gpucloud.errors import NotFound, RateLimited, StoreError, Unreachable
+from gpucloud.errors import NotFound, RateLimited, Unreachable
 from gpucloud.market.ask import to_failure
+from gpucloud.market.past import keep
 from gpucloud.model import Failure, utcnow
 from gpucloud.parallel import as_they_come
 from gpucloud.provider import PublicCatalog, Published
-
-log = logging.getLogger(__name__)
 
 Tell = Callable[[str, str, int, int | None], None]
 """Told the provider, the part, and how many bytes of how many have been read; from several threads."""
@@ -61,7 +59,7 @@ def refresh(
     Every part is in the cache when it is yielded, so that what an interruption leaves is taken up by the next
     refresh. A part that fails leaves what is remembered of it. Raises ``StoreError``.
     """
-    known = {(s.provider, s.part): s.validator for s in cache.sources() if s.kind is SourceKind.PUBLISHED}
+    known = cache.validators(SourceKind.PUBLISHED)
     tasks = {
         name: partial(_read_all, name, catalog, regions, known, partial(tell, name))
         for name, catalog in catalogs.items()
@@ -74,7 +72,7 @@ def refresh(
         else:
             kept = _keep(cache, name, answer)
             if history and answer.published and not kept.failure:
-                _note(history, answer.published, answer.at)
+                keep(history, answer.published.offers, answer.at)
             yield kept
 
 
@@ -96,13 +94,6 @@ def _read_all(
             yield _Read(part, left, at, error=error)
         else:
             yield _Read(part, left, at, published)
-
-
-def _note(history: History, published: Published, at: datetime) -> None:
-    try:
-        history.note(published.offers, at)
-    except StoreError as error:
-        log.warning("%s (%s); no quote is kept", error.message, error.why)
 
 
 def _keep(cache: Cache, provider: str, read: _Read) -> Refreshed:

@@ -17,6 +17,7 @@ from gpucloud.errors import StoreError
 from gpucloud.http import within
 from gpucloud.market.ask import IN_TIME, offers_of, to_failure, too_late
 from gpucloud.market.order import RANK
+from gpucloud.market.past import keep
 from gpucloud.market.shortlist import shortlist
 from gpucloud.model import Failure, Offer, Requirements, utcnow
 from gpucloud.parallel import as_they_come
@@ -75,7 +76,8 @@ class Search:
     ) -> None:
         self._wanted, self._terms, self._filters = wanted, terms, filters(wanted)
         self._cache, self._history = Cache(None) if cache is None else cache, history
-        self._asked = {p.name: p for p in providers if not _fresh(self._cache, p, terms.max_age)}
+        self._sources = self._cache.sources()
+        self._asked = {p.name: p for p in providers if not _fresh(self._sources, p, terms.max_age)}
         self._known = {provider.name for provider in providers} - set(self._asked)
         self._told: dict[str, _Answer] = {}
 
@@ -120,7 +122,7 @@ class Search:
                 if fault := _put(self._cache, name, answer, answer.offers, wanted):
                     log.warning("%s: what it told is not remembered (%s)", name, fault.message)
                 elif self._history:
-                    self._history.note(answer.offers, answer.at)
+                    keep(self._history, answer.offers, answer.at)
         except StoreError as error:
             log.warning("%s (%s); nothing is remembered", error.message, error.why)
 
@@ -156,11 +158,10 @@ class Search:
 
     def _scope(self) -> Condition:
         """What is remembered and counts: of who need not be asked live offers, of stand-ins the nearest."""
-        sources = self._cache.sources()
-        kinds = _kinds(sources)
+        kinds = _kinds(self._sources)
         return _among(
             source
-            for source in sources
+            for source in self._sources
             if source.kind is kinds[source.provider]
             and source.provider not in self._told
             and (
@@ -171,7 +172,7 @@ class Search:
 
     def _stand_in(self, ranking: Cache) -> None:
         """What is remembered counts until something better is told."""
-        kinds = _kinds(self._cache.sources())
+        kinds = _kinds(self._sources)
         remembered: dict[str, list[Offer]] = {}
         for offer in self._best(self._cache, self._scope()):
             remembered.setdefault(offer.provider, []).append(offer)
@@ -228,13 +229,12 @@ def _put(
     return None
 
 
-def _fresh(cache: Cache, provider: Provider, max_age: timedelta | None) -> bool:
+def _fresh(sources: Iterable[Source], provider: Provider, max_age: timedelta | None) -> bool:
     """Whether what is remembered of a provider will do; a script may want another answer each time."""
     if max_age is None or provider.settings.script:
         return max_age is None
-    live = [source for source in cache.sources() if source.kind is SourceKind.LIVE]
-    known = [source.complete_at for source in live if source.provider == provider.name]
-    return any(at is not None and utcnow() - at < max_age for at in known)
+    live = (s for s in sources if s.provider == provider.name and s.kind is SourceKind.LIVE)
+    return any(s.complete_at is not None and utcnow() - s.complete_at < max_age for s in live)
 
 
 def _kinds(sources: Iterable[Source]) -> dict[str, SourceKind]:

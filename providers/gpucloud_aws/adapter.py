@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from gpucloud.download import download
-from gpucloud.errors import ConfigError, NotFound, ProviderError, Rejected
+from gpucloud.errors import NotFound, ProviderError, Rejected
 from gpucloud.http import MAX_REPLY_BYTES, UNCHANGED, HttpClient, Tell, if_changed, length_of, validator_of
 from gpucloud.model import Market, Offer, utcnow
 from gpucloud.provider import Adapter, Published
@@ -89,17 +89,7 @@ class Aws(Adapter):
         return spot_history.read(account, wanted, since)
 
     def _wanted(self, regions: Sequence[str]) -> list[str]:
-        return [name.strip().lower() for name in regions or self._configured()]
-
-    def _configured(self) -> list[str]:
-        regions = self.settings.table.get("catalog_regions", "")
-        if isinstance(regions, str):
-            regions = regions.split(",")
-        if not isinstance(regions, list) or not all(isinstance(region, str) for region in regions):
-            place = f"providers.{self.name}.catalog_regions"
-            hint = 'write catalog_regions = ["us-east-1", "eu"]'
-            raise ConfigError(f"the setting {place} is wrong", why="it is no list of regions", hint=hint)
-        return [region for region in regions if region.strip()]
+        return [name.strip().lower() for name in regions or self.settings.names("catalog_regions")]
 
     def _regions(self) -> list[str]:
         from gpucloud_aws.api import REGIONS_PATH, RegionIndex

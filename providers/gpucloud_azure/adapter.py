@@ -46,7 +46,10 @@ class Azure(Adapter):
         Without any ``regions`` those of the setting ``catalog_regions``, a list or a text with commas, else
         some that most people want.
         """
-        parts = [part for region in regions or self._usual() for part in self._regions(region)]
+        from gpucloud_azure.api import DEFAULT_REGIONS
+
+        wanted = regions or self.settings.names("catalog_regions") or DEFAULT_REGIONS
+        parts = [part for region in wanted for part in self._regions(region)]
         return tuple(dict.fromkeys(parts))
 
     def catalog(self, part: str, validator: str | None, tell: Tell) -> Published | None:
@@ -56,13 +59,6 @@ class Azure(Adapter):
         now = utcnow()
         rows = Rows(self.name).read(Row.model_validate, self._rows(part, tell))
         return Published(list(self._offers(part, rows, now)))
-
-    def _usual(self) -> Sequence[str]:
-        from gpucloud_azure.api import DEFAULT_REGIONS
-
-        wanted = self.settings.table.get("catalog_regions") or DEFAULT_REGIONS
-        listed = wanted.split(",") if isinstance(wanted, str) else map(str, wanted)
-        return [region for region in listed if region.strip()]
 
     def _regions(self, text: str) -> Sequence[str]:
         """The regions that ``text`` names; Azure itself is asked for one that is not in the table yet."""

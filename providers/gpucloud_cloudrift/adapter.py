@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gpucloud.catalog.names import named
-from gpucloud.http import Tell, retry_reads
+from gpucloud.http import Tell
 from gpucloud.model import Availability, Gpu, Market, Offer, utcnow
 from gpucloud.provider import Adapter, Published
 from gpucloud.quantities import format_count
@@ -36,11 +35,8 @@ class Cloudrift(Adapter):
         """Every variant with a GPU, in every data centre; what is asked by POST has no editions."""
         from gpucloud_cloudrift.api import PATH, REQUEST, URL
 
-        tell(0, None)
         with self.client(self.name, self.settings.table.get("catalog_url", URL)) as http:
-            # It changes nothing, so it may be sent again like a read.
-            ask = partial(http.post, PATH, json=REQUEST)
-            body = retry_reads(ask, deadline_s=http.deadline_s, sleep=http.sleep, clock=http.clock)
+            body = http.query(PATH, json=REQUEST, tell=tell)
         return Published(self._offers(body))
 
     def _offers(self, body: object) -> list[Offer]:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from gpucloud.catalog.currencies import to_usd
 from gpucloud.catalog.names import named
 from gpucloud.errors import BadReply, NotFound, ProviderError, RateLimited, Rejected
-from gpucloud.http import HttpClient, retry_reads
+from gpucloud.http import HttpClient
 from gpucloud.model import Gpu, Market, Offer, utcnow
 from gpucloud.parallel import results, run_all
 from gpucloud.provider import Adapter
@@ -75,8 +75,7 @@ class Gcp(Adapter):
     def _wanted(self, regions: Sequence[str]) -> list[str]:
         from gpucloud_gcp.api import DEFAULT_REGIONS
 
-        usual = self.settings.table.get("catalog_regions") or DEFAULT_REGIONS
-        texts = regions or (usual.split(",") if isinstance(usual, str) else map(str, usual))
+        texts = regions or self.settings.names("catalog_regions") or DEFAULT_REGIONS
         names = (text.strip().lower() for text in texts)
         return list(dict.fromkeys(name for name in names if name))
 
@@ -237,9 +236,8 @@ def _ask(http: HttpClient, project: str, machine: _Machine) -> object:
     from gpucloud_gcp.api import HISTORY, question
 
     path = HISTORY.format(project=project, region=machine.region)
-    # It changes nothing, so it may be sent again like a read.
-    ask = partial(http.post, path, json=question(machine.name))
-    return retry_reads(ask, deadline_s=http.deadline_s, sleep=http.sleep, clock=http.clock)
+    answer: object = http.query(path, json=question(machine.name))
+    return answer
 
 
 def _rates(records: Iterable[object], now: datetime) -> list[Preemption]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gpucloud.catalog.names import named, normalise
 from gpucloud.errors import BadReply, Rejected
-from gpucloud.http import HttpClient, Tell, retry_reads
+from gpucloud.http import HttpClient, Tell
 from gpucloud.model import Availability, Gpu, Market, Offer, utcnow
 from gpucloud.provider import Adapter, Published
-from gpucloud.replies import Rows
+from gpucloud.replies import Progress, Rows
 
 if TYPE_CHECKING:
     from gpucloud_runpod.api import Cloud, GpuType, Probe
@@ -42,14 +41,14 @@ class Runpod(Adapter):
         """Every type of GPU in each number that a pod can have; what is asked by POST has no editions."""
         from gpucloud_runpod.api import PLAIN_REQUEST, REQUEST, URL, GpuType
 
-        tell(0, None)
-        rows, now = Rows(self.name), utcnow()
+        rows, progress, now = Rows(self.name), Progress(tell), utcnow()
         with self.client(self.name, self.settings.table.get("catalog_url", URL)) as http:
             try:
-                kinds = _ask(http, REQUEST, rows)
+                kinds = _ask(http, REQUEST, rows, progress)
             except (Rejected, BadReply) as error:
                 log.debug("%s: it is asked for prices only: %s", self.name, error.why)
-                kinds = _ask(http, PLAIN_REQUEST, rows)
+                progress.next_request()
+                kinds = _ask(http, PLAIN_REQUEST, rows, progress)
         for kind in kinds:
             with rows.row():
                 rows.add(self._type(GpuType.model_validate(kind), now))
@@ -91,14 +90,11 @@ class Runpod(Adapter):
                 )
 
 
-def _ask(http: HttpClient, request: Mapping[str, str], rows: Rows) -> Sequence[object]:
+def _ask(http: HttpClient, request: Mapping[str, str], rows: Rows, progress: Progress) -> Sequence[object]:
     """The types as they are told."""
     from gpucloud_runpod.api import PATH, types
 
-    # It changes nothing, so it may be sent again like a read.
-    ask = partial(http.post, PATH, json=request)
-    body = retry_reads(ask, deadline_s=http.deadline_s, sleep=http.sleep, clock=http.clock)
-    return rows.envelope(types, body)
+    return rows.envelope(types, http.query(PATH, json=request, tell=progress.told))
 
 
 def _gpu(kind: GpuType) -> Gpu:

@@ -312,6 +312,31 @@ def test_a_variable_overrides_a_key_of_a_providers_table(read: Load) -> None:
     assert config.provider("ssh").table == {}
 
 
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("['one', ' two ']", ("one", "two")),
+        ("'one, two,'", ("one", "two")),
+        ("''", ()),
+        ("[]", ()),
+    ],
+)
+def test_names_for_a_provider_are_a_list_or_a_text_with_commas(
+    read: Load, value: str, names: tuple[str, ...]
+) -> None:
+    settings = read(user=f"[providers.sim]\nregions = {value}\n").provider("sim")
+    assert settings.names("regions") == names
+    assert settings.names("others") == ()
+
+
+@pytest.mark.parametrize("value", ["7", "[7]", "{a = 1}"])
+def test_what_is_no_list_of_names_is_told_of(read: Load, value: str) -> None:
+    settings = read(user=f"[providers.sim]\nregions = {value}\n").provider("sim")
+    with pytest.raises(ConfigError) as caught:
+        settings.names("regions")
+    assert "providers.sim.regions" in caught.value.message
+
+
 def test_a_variable_of_the_core_is_no_key_of_the_provider_of_that_name(read: Load) -> None:
     config = read(environ={"GPUCLOUD_SSH_CONNECT_TIMEOUT": "5s"})
     assert config.duration("ssh.connect_timeout") == timedelta(seconds=5)

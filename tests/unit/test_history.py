@@ -64,6 +64,19 @@ def test_only_changes_are_kept(history: History) -> None:
     assert line.seen_at == NOON + 5 * HOUR
 
 
+def test_what_did_not_change_writes_nothing_for_a_while(tmp_path: Path, history: History) -> None:
+    history.note([sold()], NOON)
+    with sqlite3.connect(tmp_path / "history.db") as other:
+        before = other.execute("PRAGMA data_version").fetchone()
+        history.note([sold()], NOON + timedelta(minutes=9))
+        assert other.execute("PRAGMA data_version").fetchone() == before
+        history.note([sold()], NOON + timedelta(minutes=10))
+        assert other.execute("PRAGMA data_version").fetchone() != before
+    other.close()
+    (line,) = history.lines(NOON)
+    assert line.seen_at == NOON + timedelta(minutes=10)
+
+
 def test_how_many_quotes_are_new_is_told(history: History) -> None:
     assert history.note([sold(), sold(instance_type="other")], NOON) == 2
     assert history.note([sold(), sold("3", instance_type="other")], NOON + HOUR) == 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpucloud.catalog.cache import Cache, SourceKind
+from gpucloud.catalog.history import History
 from gpucloud.errors import BadReply, RateLimited, Unreachable
 from gpucloud.market import Search, Terms, grouped, ordered, search
 from gpucloud.model import Gpu, Market, Offer, Requirements, utcnow
@@ -175,6 +176,18 @@ def test_nothing_is_remembered_before_there_is_time_for_it(cache: Cache) -> None
     assert cache.count() == 0
     one.remember()
     assert cache.count() == 1
+
+
+def test_a_history_that_is_damaged_keeps_no_answer_from_being_remembered(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "history.db").write_bytes(b"no database at all" * 100)
+    both = [stated(name, lambda name=name: [an(name)]) for name in ("acme", "other")]  # type: ignore[misc]
+    one = Search(both, ANYTHING, terms(), cache, History(tmp_path / "history.db"))
+    (found,) = one.results()
+    one.remember()
+    assert providers_of(found.offers) == providers_of(cache.select()) == ["acme", "other"]
+    assert "no quote is kept" in caplog.text
 
 
 def test_a_memory_that_is_full_keeps_nobody_from_searching(tmp_path: Path) -> None:
