@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import threading
@@ -15,6 +14,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gpucloud.cli.exit_codes import ExitCode
+from tests.harness.catalogs import answer
 from tests.harness.cli import Cli
 
 TYPES: list[dict[str, Any]] = [
@@ -33,16 +33,9 @@ TYPES: list[dict[str, Any]] = [
 ]
 
 
-def answer(request: Request) -> Response:
-    """The types, with an edition that is asked for again as browsers do."""
-    reply = Response(json.dumps(TYPES), content_type="application/json")
-    reply.add_etag()
-    return reply.make_conditional(request)
-
-
 @pytest.fixture
 def verda(cli: Cli, httpserver: HTTPServer) -> Iterator[dict[str, str]]:
-    httpserver.expect_request("/v1/instance-types").respond_with_handler(answer)
+    httpserver.expect_request("/v1/instance-types").respond_with_handler(answer(TYPES))
     yield {"GPUCLOUD_VERDA_CATALOG_URL": httpserver.url_for("")}
 
 

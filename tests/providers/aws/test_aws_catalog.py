@@ -16,11 +16,11 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, ConfigError, NotFound, Rejected, Unreachable
-from gpucloud.http import HttpClient, untold
+from gpucloud.http import untold
 from gpucloud.model import Availability, Gpu, Market, Offer
-from gpucloud.provider import ProviderSettings, Published
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_aws import Aws
+from tests.harness.catalogs import an_adapter, edition
 from tests.providers.aws.documents import (
     ADVISOR,
     C6I,
@@ -47,19 +47,6 @@ MakeAws = Callable[..., Aws]
 EAST = "us-east-1"
 
 
-class Waits:
-    """A clock that is moved on by waiting for it."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
 def amazon(httpserver: HTTPServer) -> Amazon:
     """A server that has two instance types with GPUs in us-east-1, one of them on the Spot market."""
@@ -74,16 +61,8 @@ def amazon(httpserver: HTTPServer) -> Amazon:
 @pytest.fixture
 def make_aws(amazon: Amazon, httpserver: HTTPServer, tmp_path: Path) -> MakeAws:
     """The adapter before that server, which never waits for real."""
-    waits = Waits()
-
-    def make(**table: Any) -> Aws:
-        url = httpserver.url_for("")
-        addresses = dict.fromkeys(("catalog_url", "spot_url", "advisor_url"), url)
-        aws = Aws(ProviderSettings("aws", tmp_path, table={**addresses, **table}))
-        aws.client = partial(HttpClient, sleep=waits.sleep, clock=waits.clock)
-        return aws
-
-    return make
+    url = httpserver.url_for("")
+    return partial(an_adapter, Aws, httpserver, tmp_path, spot_url=url, advisor_url=url)
 
 
 @pytest.fixture
@@ -91,18 +70,12 @@ def aws(make_aws: MakeAws) -> Aws:
     return make_aws()
 
 
-def published(aws: Aws, validator: str | None = None, region: str = EAST) -> Published:
-    read = aws.catalog(region, validator, untold)
-    assert read is not None
-    return read
-
-
 def on_demand(aws: Aws) -> list[Offer]:
-    return [offer for offer in published(aws).offers if offer.market is Market.ON_DEMAND]
+    return [offer for offer in edition(aws, EAST).offers if offer.market is Market.ON_DEMAND]
 
 
 def in_spot(aws: Aws) -> list[Offer]:
-    return [offer for offer in published(aws).offers if offer.market is Market.SPOT]
+    return [offer for offer in edition(aws, EAST).offers if offer.market is Market.SPOT]
 
 
 def only(offers: list[Offer]) -> Offer:
@@ -120,7 +93,7 @@ class TestAwsCatalog(CatalogConformance):
     def test_the_usual_regions_have_a_validator_and_spot_prices(
         self, catalog: Aws, published: list[Offer]
     ) -> None:
-        assert catalog.catalog(EAST, None, untold).validator is not None  # type: ignore[union-attr]
+        assert edition(catalog, EAST).validator is not None
         assert {offer.market for offer in published} == {Market.ON_DEMAND, Market.SPOT}
 
 
@@ -263,9 +236,9 @@ def test_no_software_is_said_in_two_ways(amazon: Amazon, aws: Aws, software: str
 
 def test_a_region_without_gpus_has_no_offers(amazon: Amazon, aws: Aws) -> None:
     amazon.prices(row(C6I))
-    assert published(aws).offers == ()
+    assert edition(aws, EAST).offers == ()
     amazon.prices()
-    assert published(aws).offers == ()
+    assert edition(aws, EAST).offers == ()
 
 
 def test_two_lines_of_one_instance_type_are_told_apart(amazon: Amazon, aws: Aws) -> None:
@@ -521,7 +494,7 @@ def test_an_instance_that_is_sold_only_in_blocks_may_be_had_in_spot(amazon: Amaz
     block = {"MarketOption": "CapacityBlock", "PricePerUnit": "0.0000000000", "GPU_Memory": "1128 GB HBM3"}
     amazon.prices(row(P5, Instance_Type="p5e.48xlarge", **block))
     amazon.bodies[SPOT] = spot(p5e_48xlarge="11.5")
-    offer = only(list(published(aws).offers))
+    offer = only(list(edition(aws, EAST).offers))
     assert (offer.market, str(offer.gpu), offer.gpu_count) == (Market.SPOT, "H200-SXM-141", 8)
 
 
@@ -554,7 +527,7 @@ def test_a_feed_without_a_date_is_as_of_now(amazon: Amazon, aws: Aws) -> None:
 )
 def test_prices_come_without_the_spot_market(amazon: Amazon, aws: Aws, answer: Response) -> None:
     amazon.handlers[SPOT] = amazon.handlers[ADVISOR] = lambda _: answer
-    assert [offer.instance_type for offer in published(aws).offers] == ["p5.48xlarge", "g5.xlarge"]
+    assert [offer.instance_type for offer in edition(aws, EAST).offers] == ["p5.48xlarge", "g5.xlarge"]
 
 
 @pytest.mark.parametrize(
@@ -577,12 +550,11 @@ def test_spot_prices_come_without_the_advisor(amazon: Amazon, aws: Aws, body: by
 
 
 def test_new_spot_prices_do_not_cost_reading_the_price_list_again(amazon: Amazon, aws: Aws) -> None:
-    first = published(aws)
+    first = edition(aws, EAST)
     amazon.bodies[SPOT] = spot(g5_xlarge="0.5")
     amazon.told.clear()
     told: list[int] = []
-    second = aws.catalog(EAST, first.validator, lambda read, _: told.append(read))
-    assert second is not None
+    second = edition(aws, EAST, first.validator, lambda read, _: told.append(read))
     assert amazon.told == [(list_of(EAST), 304), (SPOT, 200), (ADVISOR, 304)]
     assert told == sorted(told) and told[0] > 0
     assert [offer.usd_per_hour for offer in second.offers if offer.market is Market.SPOT] == [Decimal("0.5")]
@@ -593,9 +565,9 @@ def test_new_spot_prices_do_not_cost_reading_the_price_list_again(amazon: Amazon
 
 
 def test_a_new_band_is_a_new_edition(amazon: Amazon, aws: Aws) -> None:
-    first = published(aws)
+    first = edition(aws, EAST)
     amazon.bodies[ADVISOR] = advisor(g5_xlarge=0)
-    second = published(aws, first.validator)
+    second = edition(aws, EAST, first.validator)
     assert [offer.availability_detail for offer in second.offers if offer.market is Market.SPOT] == [
         "<5% of the instances interrupted in the last month"
     ]
@@ -603,9 +575,9 @@ def test_a_new_band_is_a_new_edition(amazon: Amazon, aws: Aws) -> None:
 
 def test_with_a_new_price_list_everything_is_read_anew(amazon: Amazon, aws: Aws) -> None:
     amazon.bodies[SPOT] = spot(g5_xlarge="0.3961", g6_xlarge="0.3")
-    first = published(aws)
+    first = edition(aws, EAST)
     amazon.prices(row(G5), row(G5, Instance_Type="g6.xlarge", SKU="G6SKU"))
-    second = published(aws, first.validator)
+    second = edition(aws, EAST, first.validator)
     assert {(offer.instance_type, str(offer.market)) for offer in second.offers} == {
         ("g5.xlarge", "on-demand"),
         ("g5.xlarge", "spot"),
@@ -616,24 +588,24 @@ def test_with_a_new_price_list_everything_is_read_anew(amazon: Amazon, aws: Aws)
 
 def test_what_fails_later_is_remembered_as_it_was(amazon: Amazon, aws: Aws) -> None:
     amazon.changed_at = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
-    first = published(aws)
+    first = edition(aws, EAST)
     amazon.handlers[SPOT] = amazon.handlers[ADVISOR] = lambda _: Response(status=503)
-    second = published(aws, first.validator)
+    second = edition(aws, EAST, first.validator)
     assert second.offers == first.offers
     assert aws.catalog(EAST, second.validator, untold) is None
     amazon.handlers.clear()
     amazon.told.clear()
-    third = published(aws, second.validator)
+    third = edition(aws, EAST, second.validator)
     assert third.offers == first.offers
     assert amazon.told == [(list_of(EAST), 304), (SPOT, 200), (ADVISOR, 200)]
 
 
 def test_a_feed_that_has_stopped_is_forgotten(amazon: Amazon, aws: Aws) -> None:
-    first = published(aws)
+    first = edition(aws, EAST)
     assert first.validator is not None
     remembered = json.loads(first.validator)
     remembered["spot"]["as_of"] = "2026-01-01T00:00:00Z"
-    second = published(aws, json.dumps(remembered))
+    second = edition(aws, EAST, json.dumps(remembered))
     assert amazon.told[-2:] == [(SPOT, 304), (ADVISOR, 304)]
     assert {offer.market for offer in second.offers} == {Market.ON_DEMAND}
     assert aws.catalog(EAST, second.validator, untold) is None
@@ -641,12 +613,12 @@ def test_a_feed_that_has_stopped_is_forgotten(amazon: Amazon, aws: Aws) -> None:
 
 @pytest.mark.parametrize("validator", ['"an-etag"', "Tue, 17 Nov 2026 00:00:00 GMT", "{}", ""])
 def test_a_validator_of_another_version_is_as_good_as_none(aws: Aws, validator: str) -> None:
-    assert len(published(aws, validator).offers) == 3
+    assert len(edition(aws, EAST, validator).offers) == 3
 
 
 def test_without_editions_there_is_no_validator(amazon: Amazon, aws: Aws) -> None:
     amazon.handlers[list_of(EAST)] = lambda _: Response(price_list(row(P5)))
-    assert published(aws).validator is None
+    assert edition(aws, EAST).validator is None
 
 
 def test_a_price_list_that_never_came_cannot_be_unchanged(amazon: Amazon, aws: Aws) -> None:
@@ -663,5 +635,5 @@ def test_nothing_is_asked_for_packed(amazon: Amazon, aws: Aws) -> None:
         return Response(amazon.bodies[request.path])
 
     amazon.handlers = dict.fromkeys((list_of(EAST), SPOT, ADVISOR), answer)
-    published(aws)
+    edition(aws, EAST)
     assert asked == ["identity"] * 3

@@ -19,12 +19,13 @@ from werkzeug import Request, Response
 
 from gpucloud.catalog.names import normalise
 from gpucloud.errors import BadReply, NotFound, RateLimited, Unreachable
-from gpucloud.http import HttpClient, untold
 from gpucloud.model import Availability, Gpu, Market, Offer, utcnow
-from gpucloud.provider import ProviderSettings
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_azure import Azure
 from gpucloud_azure.api import SIZES
+from tests.harness.catalogs import Clock, an_adapter, edition, read, reply
+
+azure = partial(an_adapter, Azure)
 
 PATH = "/api/retail/prices"
 CONDITION = re.compile(r"(?:(contains)\((\w+), '([^']*)'\)|(\w+) eq '([^']*)')(?: and |$)")
@@ -108,40 +109,10 @@ def meets(told: dict[str, Any], conditions: str) -> bool:
     )
 
 
-def reply(body: Any) -> Response:
-    return Response(json.dumps(body), content_type="application/json")
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def client(self) -> Callable[..., HttpClient]:
-        return partial(HttpClient, sleep=self.sleep, clock=lambda: self.now)
-
-
-def azure(httpserver: HTTPServer, tmp_path: Path, clock: Clock | None = None, **table: Any) -> Azure:
-    settings = ProviderSettings("azure", tmp_path, table={"catalog_url": httpserver.url_for(""), **table})
-    adapter = Azure(settings)
-    adapter.client = (clock or Clock()).client()
-    return adapter
-
-
 def serve(httpserver: HTTPServer, *rows: dict[str, Any], page: int = 1000) -> Prices:
     prices = Prices(rows, page)
     httpserver.expect_request(PATH).respond_with_handler(prices)
     return prices
-
-
-def read(adapter: Azure, region: str = "eastus") -> list[Offer]:
-    published = adapter.catalog(region, None, untold)
-    assert published is not None
-    return list(published.offers)
 
 
 Read = Callable[..., list[Offer]]
@@ -277,7 +248,8 @@ def test_a_filter_the_server_does_not_heed_brings_nothing_else(
     httpserver: HTTPServer, tmp_path: Path, other: dict[str, Any]
 ) -> None:
     httpserver.expect_request(PATH).respond_with_json({**ENVELOPE, "Items": [row(), other]})
-    assert [offer.instance_type for offer in read(azure(httpserver, tmp_path))] == [row()["armSkuName"]]
+    (offer,) = read(azure(httpserver, tmp_path), "eastus")
+    assert offer.instance_type == row()["armSkuName"]
 
 
 def test_the_latest_price_that_is_in_force_counts(told: Read) -> None:
@@ -329,8 +301,7 @@ def test_all_pages_are_read_from_our_address(httpserver: HTTPServer, tmp_path: P
     sizes = ["NC24ads_A100_v4", "NC48ads_A100_v4", "NC96ads_A100_v4", "NC4as_T4_v3", "NC64as_T4_v3"]
     prices = serve(httpserver, *map(row, sizes), page=2)
     told: list[int] = []
-    published = azure(httpserver, tmp_path).catalog("eastus", None, lambda read, _: told.append(read))
-    assert published is not None
+    published = edition(azure(httpserver, tmp_path), "eastus", tell=lambda read, _: told.append(read))
     assert {offer.instance_type for offer in published.offers} == {f"Standard_{size}" for size in sizes}
     assert published.validator is None
     assert [asked.get("$skip") for asked in prices.asked] == [None, "2", "4"]
@@ -341,14 +312,14 @@ def test_all_pages_are_read_from_our_address(httpserver: HTTPServer, tmp_path: P
 
 def test_a_row_on_two_pages_is_one_offer(httpserver: HTTPServer, tmp_path: Path) -> None:
     serve(httpserver, row(), row(), H100, page=1)
-    assert len(read(azure(httpserver, tmp_path))) == 2
+    assert len(read(azure(httpserver, tmp_path), "eastus")) == 2
 
 
 def test_pages_without_end_are_a_bad_reply(httpserver: HTTPServer, tmp_path: Path) -> None:
     link = f"https://prices.azure.com:443{PATH}?$skip=1000"
     httpserver.expect_request(PATH).respond_with_json({**ENVELOPE, "Items": [row()], "NextPageLink": link})
     with pytest.raises(BadReply) as failure:
-        read(azure(httpserver, tmp_path))
+        read(azure(httpserver, tmp_path), "eastus")
     assert "pages" in failure.value.why
 
 
@@ -357,7 +328,7 @@ def test_what_was_asked_for_is_asked_of_the_next_page_too(httpserver: HTTPServer
     first = {**ENVELOPE, "Items": [row()], "NextPageLink": link}
     httpserver.expect_ordered_request(PATH).respond_with_json(first)
     httpserver.expect_ordered_request(PATH).respond_with_handler(second := Prices([]))
-    read(azure(httpserver, tmp_path))
+    read(azure(httpserver, tmp_path), "eastus")
     (asked,) = second.asked
     assert asked["$skip"] == "1000"
     assert "armRegionName eq 'eastus'" in asked["$filter"]
@@ -366,7 +337,7 @@ def test_what_was_asked_for_is_asked_of_the_next_page_too(httpserver: HTTPServer
 def test_an_empty_page_is_the_last(httpserver: HTTPServer, tmp_path: Path) -> None:
     link = f"https://prices.azure.com:443{PATH}?$skip=1000"
     httpserver.expect_request(PATH).respond_with_json({**ENVELOPE, "NextPageLink": link})
-    assert read(azure(httpserver, tmp_path)) == []
+    assert read(azure(httpserver, tmp_path), "eastus") == []
     assert len(httpserver.log) == 1
 
 
@@ -388,7 +359,7 @@ def test_a_malformed_row_does_not_cost_the_others(
     caplog.set_level(logging.DEBUG, "gpucloud.replies")
     items = [row() | fault, H100]
     httpserver.expect_request(PATH).respond_with_json({**ENVELOPE, "Items": items})
-    assert [offer.gpu_count for offer in read(azure(httpserver, tmp_path))] == [8]
+    assert [offer.gpu_count for offer in read(azure(httpserver, tmp_path), "eastus")] == [8]
     assert "a row is left out" in caplog.text
 
 
@@ -409,13 +380,13 @@ def test_a_malformed_row_does_not_cost_the_others(
 def test_what_is_no_price_list_is_a_bad_reply(httpserver: HTTPServer, tmp_path: Path, body: Any) -> None:
     httpserver.expect_request(PATH).respond_with_json(body)
     with pytest.raises(BadReply):
-        read(azure(httpserver, tmp_path))
+        read(azure(httpserver, tmp_path), "eastus")
 
 
 def test_a_page_that_is_not_json_is_a_bad_reply(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_data("<html>", content_type="text/html")
     with pytest.raises(BadReply):
-        read(azure(httpserver, tmp_path))
+        read(azure(httpserver, tmp_path), "eastus")
 
 
 def test_unknown_fields_and_kinds_are_passed_over(told: Read) -> None:
@@ -428,7 +399,7 @@ def test_a_refusal_is_waited_out_for_as_long_as_it_says(httpserver: HTTPServer, 
     clock = Clock()
     httpserver.expect_ordered_request(PATH).respond_with_data(status=429, headers={"Retry-After": "60"})
     httpserver.expect_ordered_request(PATH).respond_with_handler(Prices([row()]))
-    assert len(read(azure(httpserver, tmp_path, clock))) == 1
+    assert len(read(azure(httpserver, tmp_path, clock), "eastus")) == 1
     assert clock.now >= 60
 
 
@@ -438,7 +409,7 @@ def test_a_server_that_keeps_failing_is_given_up(
 ) -> None:
     httpserver.expect_request(PATH).respond_with_data(status=status)
     with pytest.raises(kind):
-        read(azure(httpserver, tmp_path))
+        read(azure(httpserver, tmp_path), "eastus")
     assert len(httpserver.log) > 1
 
 
@@ -511,7 +482,7 @@ def test_a_read_that_starts_again_does_not_go_back(httpserver: HTTPServer, tmp_p
     busy = json.dumps({"error": {"code": "429", "message": "Too many requests. " * 200}})
     httpserver.expect_ordered_request(PATH).respond_with_data(busy, status=429)
     httpserver.expect_ordered_request(PATH).respond_with_handler(Prices([row()]))
-    azure(httpserver, tmp_path).catalog("eastus", None, lambda read, _: told.append(read))
+    edition(azure(httpserver, tmp_path), "eastus", tell=lambda read, _: told.append(read))
     assert len(told) >= 2
     assert told == sorted(told)
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
-from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, Unreachable
-from gpucloud.http import HttpClient, untold
-from gpucloud.model import Availability, Market, Offer
-from gpucloud.provider import ProviderSettings
+from gpucloud.model import Availability, Market
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_brev import Brev
+from tests.harness.catalogs import an_adapter, answer, edition, read
 
 Serve = Callable[..., Brev]
 
@@ -87,43 +83,15 @@ EIGHT = a_type(
 CPU = a_type("m5.xlarge", supported_gpus=[], base_price=dollars("0.192"))
 
 
-def answer(body: Any) -> Callable[[Request], Response]:
-    """A handler that tells ``body``, and that nothing has changed to whom it has told it before."""
-
-    def handler(request: Request) -> Response:
-        response = Response(json.dumps(body), content_type="application/json")
-        response.add_etag()
-        return response.make_conditional(request)
-
-    return handler
-
-
 @pytest.fixture
 def serve(httpserver: HTTPServer, tmp_path: Path) -> Serve:
     """``serve(reply)`` is the adapter before a server that gives this reply to anybody."""
 
     def make(body: Any, rates: Mapping[str, Decimal] | None = None) -> Brev:
         httpserver.expect_request(PATH, method="GET").respond_with_handler(answer(body))
-        return an_adapter(httpserver, tmp_path, rates)
+        return an_adapter(Brev, httpserver, tmp_path, rates=rates)
 
     return make
-
-
-def an_adapter(
-    httpserver: HTTPServer, tmp_path: Path, rates: Mapping[str, Decimal] | None = None, deadline_s: float = 5
-) -> Brev:
-    """The adapter, impatient and without waits."""
-    table = {"catalog_url": httpserver.url_for("")}
-    adapter = Brev(ProviderSettings("brev", tmp_path, table=table, rates=rates or {}))
-    adapter.client = partial(HttpClient, sleep=lambda _: None, deadline_s=deadline_s)
-    return adapter
-
-
-def read(adapter: Brev) -> list[Offer]:
-    """What it publishes, by instance type and location."""
-    published = adapter.catalog("", None, untold)
-    assert published is not None
-    return sorted(published.offers, key=lambda offer: (offer.id, offer.ref))
 
 
 class TestBrevCatalog(CatalogConformance):
@@ -132,9 +100,7 @@ class TestBrevCatalog(CatalogConformance):
         return serve(in_reply(a_type(), EIGHT, CPU))
 
     def test_it_has_editions(self, catalog: Brev) -> None:
-        published = catalog.catalog("", None, untold)
-        assert published is not None
-        assert published.validator is not None
+        assert edition(catalog).validator is not None
 
 
 def test_each_location_is_an_offer_of_the_cloud_behind_it(serve: Serve) -> None:
@@ -303,10 +269,10 @@ def test_what_cannot_be_read_at_all_is_a_bad_reply(serve: Serve, body: Any) -> N
 def test_too_many_requests_are_repeated(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_ordered_request(PATH).respond_with_json({}, status=429, headers={"Retry-After": "0"})
     httpserver.expect_ordered_request(PATH).respond_with_json(in_reply(EIGHT))
-    assert len(read(an_adapter(httpserver, tmp_path))) == 1
+    assert len(read(an_adapter(Brev, httpserver, tmp_path))) == 1
 
 
 def test_a_server_that_fails_for_ever_cannot_be_reached(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_data("", status=500)
     with pytest.raises(Unreachable):
-        read(an_adapter(httpserver, tmp_path, deadline_s=0.2))
+        read(an_adapter(Brev, httpserver, tmp_path))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, Unreachable
-from gpucloud.http import HttpClient, untold
-from gpucloud.model import Availability, Market, Offer
-from gpucloud.provider import ProviderSettings
+from gpucloud.model import Availability, Market
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_cloudrift import Cloudrift
+from tests.harness.catalogs import an_adapter, read, reply
 
 Serve = Callable[..., Cloudrift]
 
@@ -103,28 +100,12 @@ def serve(httpserver: HTTPServer, tmp_path: Path) -> Serve:
 
     def make(body: Any) -> Cloudrift:
         def handler(request: Request) -> Response:
-            status = 200 if is_asked_well(request) else 400
-            return Response(json.dumps(body), status=status, content_type="application/json")
+            return reply(body, 200 if is_asked_well(request) else 400)
 
         httpserver.expect_request(PATH, method="POST").respond_with_handler(handler)
-        return an_adapter(httpserver, tmp_path)
+        return an_adapter(Cloudrift, httpserver, tmp_path)
 
     return make
-
-
-def an_adapter(httpserver: HTTPServer, tmp_path: Path, deadline_s: float = 5) -> Cloudrift:
-    """The adapter, impatient and without waits."""
-    table = {"catalog_url": httpserver.url_for("")}
-    adapter = Cloudrift(ProviderSettings("cloudrift", tmp_path, table=table))
-    adapter.client = partial(HttpClient, sleep=lambda _: None, deadline_s=deadline_s)
-    return adapter
-
-
-def read(adapter: Cloudrift) -> list[Offer]:
-    """What it publishes, by instance type and data centre."""
-    published = adapter.catalog("", None, untold)
-    assert published is not None
-    return sorted(published.offers, key=lambda offer: (offer.id, offer.ref))
 
 
 class TestCloudriftCatalog(CatalogConformance):
@@ -277,10 +258,10 @@ def test_what_cannot_be_read_at_all_is_a_bad_reply(serve: Serve, body: Any) -> N
 def test_too_many_requests_are_repeated(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_ordered_request(PATH).respond_with_json({}, status=429, headers={"Retry-After": "0"})
     httpserver.expect_ordered_request(PATH).respond_with_json(in_reply(a_type()))
-    assert len(read(an_adapter(httpserver, tmp_path))) == 2
+    assert len(read(an_adapter(Cloudrift, httpserver, tmp_path))) == 2
 
 
 def test_a_server_that_fails_for_ever_cannot_be_reached(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_data("", status=500)
     with pytest.raises(Unreachable):
-        read(an_adapter(httpserver, tmp_path, deadline_s=0.2))
+        read(an_adapter(Cloudrift, httpserver, tmp_path))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,10 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, RateLimited, Unreachable
-from gpucloud.http import HttpClient, untold
 from gpucloud.model import Gpu, Market, Offer, utcnow
-from gpucloud.provider import ProviderSettings
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_oci import Oci
+from tests.harness.catalogs import Clock, an_adapter, edition, read, reply
 
 SHAPES = "/estimator/shapes.json"
 PRICES = "/api/v1/products/"
@@ -92,24 +89,11 @@ LIST = [
 ]
 
 
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def client(self) -> Callable[..., HttpClient]:
-        return partial(HttpClient, sleep=self.sleep, clock=lambda: self.now)
-
-
 def oci(httpserver: HTTPServer, tmp_path: Path, clock: Clock | None = None) -> Oci:
-    urls = {"catalog_url": httpserver.url_for("/estimator"), "prices_url": httpserver.url_for("/api/v1")}
-    adapter = Oci(ProviderSettings("oci", tmp_path, table=urls))
-    adapter.client = (clock or Clock()).client()
-    return adapter
+    at = httpserver.url_for
+    return an_adapter(
+        Oci, httpserver, tmp_path, clock, catalog_url=at("/estimator"), prices_url=at("/api/v1")
+    )
 
 
 def serve(httpserver: HTTPServer, shapes: Any, prices: Any = None) -> None:
@@ -121,12 +105,6 @@ def serve(httpserver: HTTPServer, shapes: Any, prices: Any = None) -> None:
 
 def listing(rows: Sequence[Any]) -> dict[str, Any]:
     return {"items": rows, "lastUpdated": "2026-11-18T09:00:00Z"}
-
-
-def read(adapter: Oci) -> list[Offer]:
-    published = adapter.catalog("", None, untold)
-    assert published is not None
-    return list(published.offers)
 
 
 Told = Callable[..., list[Offer]]
@@ -330,14 +308,12 @@ def test_the_price_list_is_read_to_its_last_page_from_our_address(
         at = int(request.args.get("offset", 0))
         link = f"https://apexapps.oracle.com/pls/apex/cetools/api/v1/products/?offset={at + 1}"
         links = [{"rel": "self", "href": "https://apexapps.oracle.com/"}, {"rel": "next", "href": link}]
-        body = {**listing(LIST[at : at + 1]), "links": links if at < 1 else links[:1]}
-        return Response(json.dumps(body), content_type="application/json")
+        return reply({**listing(LIST[at : at + 1]), "links": links if at < 1 else links[:1]})
 
     httpserver.expect_request(SHAPES).respond_with_json(listing([H100, V100]))
     httpserver.expect_request(PRICES).respond_with_handler(page)
     told: list[int] = []
-    published = oci(httpserver, tmp_path).catalog("", None, lambda read, _: told.append(read))
-    assert published is not None
+    published = edition(oci(httpserver, tmp_path), tell=lambda read, _: told.append(read))
     assert {offer.instance_type for offer in published.offers} == {"BM.GPU.H100.8", "VM.GPU3.1"}
     assert asked == [{"currencyCode": "USD"}, {"currencyCode": "USD", "offset": "1"}]
     assert published.validator is None
@@ -431,8 +407,7 @@ def test_a_refusal_is_waited_out(httpserver: HTTPServer, tmp_path: Path) -> None
     httpserver.expect_ordered_request(SHAPES).respond_with_json(listing([H100]))
     httpserver.expect_ordered_request(PRICES).respond_with_json(listing(LIST))
     told: list[int] = []
-    published = oci(httpserver, tmp_path, clock).catalog("", None, lambda read, _: told.append(read))
-    assert published is not None
+    published = edition(oci(httpserver, tmp_path, clock), tell=lambda read, _: told.append(read))
     assert len(published.offers) == 1
     assert clock.now >= 7
     assert told == sorted(told)

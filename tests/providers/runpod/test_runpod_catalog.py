@@ -16,11 +16,12 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, RateLimited, Rejected, Unreachable
-from gpucloud.http import HttpClient, untold
 from gpucloud.model import Availability, Market, Offer
-from gpucloud.provider import ProviderSettings
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_runpod import Runpod
+from tests.harness.catalogs import an_adapter, edition, reply
+
+runpod = partial(an_adapter, Runpod)
 
 PATH = "/graphql"
 
@@ -76,27 +77,7 @@ class GraphQl:
         self.asked.append(query)
         names = re.findall(r"(\w+)(?:: lowestPrice\(.*?\) \{.*?\})?", query.split("gpuTypes {")[1])
         told = [{name: row.get(name) for name in names} for row in self.kinds]
-        return Response(json.dumps({"data": {"gpuTypes": told}}), content_type="application/json")
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def runpod(httpserver: HTTPServer, tmp_path: Path) -> Runpod:
-    adapter, clock = Runpod(settings(httpserver, tmp_path)), Clock()
-    adapter.client = partial(HttpClient, sleep=clock.sleep, clock=lambda: clock.now)
-    return adapter
-
-
-def settings(httpserver: HTTPServer, tmp_path: Path) -> ProviderSettings:
-    return ProviderSettings("runpod", tmp_path, table={"catalog_url": httpserver.url_for("")})
+        return reply({"data": {"gpuTypes": told}})
 
 
 def in_order(offers: Sequence[Offer]) -> Sequence[Offer]:
@@ -111,8 +92,7 @@ def read(httpserver: HTTPServer, tmp_path: Path) -> Read:
     def read(*kinds: dict[str, Any]) -> Sequence[Offer]:
         httpserver.clear_all_handlers()
         httpserver.expect_request(PATH, method="POST").respond_with_handler(GraphQl(list(kinds)))
-        published = runpod(httpserver, tmp_path).catalog("", None, untold)
-        assert published is not None
+        published = edition(runpod(httpserver, tmp_path))
         assert published.validator is None
         return in_order(published.offers)
 
@@ -296,7 +276,7 @@ def test_one_malformed_type_does_not_cost_the_others(read: Read, caplog: pytest.
 def test_one_question_is_asked_and_it_is_a_short_one(httpserver: HTTPServer, tmp_path: Path) -> None:
     server = GraphQl([kind()])
     httpserver.expect_request(PATH, method="POST").respond_with_handler(server)
-    runpod(httpserver, tmp_path).catalog("", None, untold)
+    edition(runpod(httpserver, tmp_path))
     assert len(server.asked) == 1
     query = server.asked[0]
     assert query.count("{") == query.count("}")
@@ -318,8 +298,7 @@ def test_a_question_that_is_too_much_is_asked_without_stock(
     server = GraphQl([kind()])
     httpserver.expect_ordered_request(PATH).respond_with_json(body, status=status)
     httpserver.expect_ordered_request(PATH).respond_with_handler(server)
-    published = runpod(httpserver, tmp_path).catalog("", None, untold)
-    assert published is not None
+    published = edition(runpod(httpserver, tmp_path))
     assert [(o.usd_per_hour, o.availability) for o in in_order(published.offers)] == [
         (Decimal("0.74"), Availability.UNKNOWN),
         (Decimal("1.48"), Availability.UNKNOWN),
@@ -332,8 +311,7 @@ def test_a_question_that_is_too_much_is_asked_without_stock(
 def test_what_is_told_beside_errors_is_taken(httpserver: HTTPServer, tmp_path: Path) -> None:
     body = {"data": {"gpuTypes": [kind()]}, "errors": [{"message": "any8 timed out"}]}
     httpserver.expect_request(PATH).respond_with_json(body)
-    published = runpod(httpserver, tmp_path).catalog("", None, untold)
-    assert published is not None
+    published = edition(runpod(httpserver, tmp_path))
     assert len(published.offers) == 3
 
 
@@ -345,29 +323,28 @@ def test_asked_too_often_it_is_asked_again(httpserver: HTTPServer, tmp_path: Pat
     headers = {"Retry-After": "0"}
     httpserver.expect_ordered_request(PATH).respond_with_json({}, status=429, headers=headers)
     httpserver.expect_ordered_request(PATH).respond_with_handler(GraphQl([kind()]))
-    published = runpod(httpserver, tmp_path).catalog("", None, untold)
-    assert published is not None
+    published = edition(runpod(httpserver, tmp_path))
     assert len(published.offers) == 3
 
 
 def test_being_throttled_for_long_is_told(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_json({}, status=429, headers={"Retry-After": "3600"})
     with pytest.raises(RateLimited):
-        runpod(httpserver, tmp_path).catalog("", None, untold)
+        edition(runpod(httpserver, tmp_path))
     assert len(httpserver.log) == 1
 
 
 def test_a_failure_that_lasts_is_told(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_data("no", status=500)
     with pytest.raises(Unreachable):
-        runpod(httpserver, tmp_path).catalog("", None, untold)
+        edition(runpod(httpserver, tmp_path))
     assert len(httpserver.log) > 1
 
 
 def test_that_the_interface_has_ended_is_told(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_json({"detail": "GraphQL has been retired"}, status=410)
     with pytest.raises(Rejected) as raised:
-        runpod(httpserver, tmp_path).catalog("", None, untold)
+        edition(runpod(httpserver, tmp_path))
     assert raised.value.vendor_text == "GraphQL has been retired"
 
 
@@ -388,7 +365,7 @@ def test_a_reply_of_another_shape_is_told(
 ) -> None:
     httpserver.expect_request(PATH).respond_with_json(body)
     with pytest.raises(BadReply) as raised:
-        runpod(httpserver, tmp_path).catalog("", None, untold)
+        edition(runpod(httpserver, tmp_path))
     assert raised.value.provider == "runpod"
     assert raised.value.why
     assert why in raised.value.why

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
-from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, Unreachable
-from gpucloud.http import HttpClient, untold
-from gpucloud.model import Availability, Market, Offer
-from gpucloud.provider import ProviderSettings
+from gpucloud.model import Availability, Market
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_shadeform import Shadeform
+from tests.harness.catalogs import an_adapter, answer, edition, read
 
 Serve = Callable[..., Shadeform]
 
@@ -91,41 +87,15 @@ EIGHT = a_type(
 )
 
 
-def answer(body: Any) -> Callable[[Request], Response]:
-    """A handler that tells ``body``, and that nothing has changed to whom it has told it before."""
-
-    def handler(request: Request) -> Response:
-        response = Response(json.dumps(body), content_type="application/json")
-        response.add_etag()
-        return response.make_conditional(request)
-
-    return handler
-
-
 @pytest.fixture
 def serve(httpserver: HTTPServer, tmp_path: Path) -> Serve:
     """``serve(reply)`` is the adapter before a server that gives this reply to anybody."""
 
     def make(body: Any) -> Shadeform:
         httpserver.expect_request(PATH, method="GET").respond_with_handler(answer(body))
-        return an_adapter(httpserver, tmp_path)
+        return an_adapter(Shadeform, httpserver, tmp_path)
 
     return make
-
-
-def an_adapter(httpserver: HTTPServer, tmp_path: Path, deadline_s: float = 5) -> Shadeform:
-    """The adapter, impatient and without waits."""
-    table = {"catalog_url": httpserver.url_for("")}
-    adapter = Shadeform(ProviderSettings("shadeform", tmp_path, table=table))
-    adapter.client = partial(HttpClient, sleep=lambda _: None, deadline_s=deadline_s)
-    return adapter
-
-
-def read(adapter: Shadeform) -> list[Offer]:
-    """What it publishes, by instance type, region and market."""
-    published = adapter.catalog("", None, untold)
-    assert published is not None
-    return sorted(published.offers, key=lambda offer: (offer.id, offer.ref))
 
 
 class TestShadeformCatalog(CatalogConformance):
@@ -135,9 +105,7 @@ class TestShadeformCatalog(CatalogConformance):
         return serve(in_reply(a_type("massedcompute", a_place(), SPOT), a_type("verda"), EIGHT, again, CPU))
 
     def test_it_has_editions(self, catalog: Shadeform) -> None:
-        published = catalog.catalog("", None, untold)
-        assert published is not None
-        assert published.validator is not None
+        assert edition(catalog).validator is not None
 
 
 def test_the_clouds_behind_it_are_kept_apart(serve: Serve) -> None:
@@ -326,10 +294,10 @@ def test_what_cannot_be_read_at_all_is_a_bad_reply(serve: Serve, body: Any) -> N
 def test_too_many_requests_are_repeated(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_ordered_request(PATH).respond_with_json({}, status=429, headers={"Retry-After": "0"})
     httpserver.expect_ordered_request(PATH).respond_with_json(in_reply(a_type()))
-    assert len(read(an_adapter(httpserver, tmp_path))) == 1
+    assert len(read(an_adapter(Shadeform, httpserver, tmp_path))) == 1
 
 
 def test_a_server_that_fails_for_ever_cannot_be_reached(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_data("", status=500)
     with pytest.raises(Unreachable):
-        read(an_adapter(httpserver, tmp_path, deadline_s=0.2))
+        read(an_adapter(Shadeform, httpserver, tmp_path))

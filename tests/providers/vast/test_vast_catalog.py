@@ -15,11 +15,12 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, RateLimited, Unreachable
-from gpucloud.http import HttpClient, untold
 from gpucloud.model import Availability, Market, Offer
-from gpucloud.provider import ProviderSettings
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_vast import Vast
+from tests.harness.catalogs import Clock, an_adapter, edition, reply
+
+vast = partial(an_adapter, Vast)
 
 PATH = "/api/v0/bundles/"
 CAP = 64
@@ -98,27 +99,7 @@ class Market64:
         ]
         for field, direction in reversed(question["order"]):
             found.sort(key=lambda offer: offer[field], reverse=direction == "desc")
-        body = {"offers": found[: min(question["limit"], CAP)]}
-        return Response(json.dumps(body), content_type="application/json")
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def client(self) -> Callable[..., HttpClient]:
-        return partial(HttpClient, sleep=self.sleep, clock=lambda: self.now)
-
-
-def vast(httpserver: HTTPServer, tmp_path: Path, clock: Clock | None = None) -> Vast:
-    adapter = Vast(ProviderSettings("vast", tmp_path, table={"catalog_url": httpserver.url_for("")}))
-    adapter.client = (clock or Clock()).client()
-    return adapter
+        return reply({"offers": found[: min(question["limit"], CAP)]})
 
 
 def in_order(offers: Sequence[Offer]) -> Sequence[Offer]:
@@ -133,8 +114,7 @@ def read(httpserver: HTTPServer, tmp_path: Path) -> Callable[..., Sequence[Offer
     def read(*offers: dict[str, Any], part: str = "1-gpu") -> Sequence[Offer]:
         httpserver.clear_all_handlers()
         httpserver.expect_request(PATH).respond_with_handler(Market64(list(offers)))
-        published = vast(httpserver, tmp_path).catalog(part, None, untold)
-        assert published is not None
+        published = edition(vast(httpserver, tmp_path), part)
         assert published.validator is None
         return in_order(published.offers)
 
@@ -287,8 +267,7 @@ def test_values_of_a_new_kind_do_no_harm(read: Callable[..., Sequence[Offer]]) -
 def test_what_is_said_to_be_taken_is_told_as_taken(httpserver: HTTPServer, tmp_path: Path) -> None:
     offers = [row(1, rentable=False), row(2, rentable=None)]
     httpserver.expect_request(PATH).respond_with_json({"offers": offers})
-    published = vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
-    assert published is not None
+    published = edition(vast(httpserver, tmp_path), "1-gpu")
     told = [o.availability for o in in_order(published.offers)]
     assert told[::2] == [Availability.UNAVAILABLE, Availability.UNKNOWN]
 
@@ -297,8 +276,7 @@ def test_a_part_is_read_page_by_page(httpserver: HTTPServer, tmp_path: Path) -> 
     # Prices repeat, so that pages begin in the middle of equal ones.
     market = Market64([row(number, dph_total=(number // 3) / 10) for number in range(3, 203)])
     httpserver.expect_request(PATH).respond_with_handler(market)
-    published = vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
-    assert published is not None
+    published = edition(vast(httpserver, tmp_path), "1-gpu")
     assert {int(o.ref) for o in published.offers} == set(range(3, 203))
     assert len(published.offers) == 400
     assert len(market.asked) == 4
@@ -308,8 +286,7 @@ def test_a_part_is_read_page_by_page(httpserver: HTTPServer, tmp_path: Path) -> 
 def test_exactly_one_page_is_asked_for_once_more(httpserver: HTTPServer, tmp_path: Path) -> None:
     market = Market64([row(number, dph_total=number / 10) for number in range(1, CAP + 1)])
     httpserver.expect_request(PATH).respond_with_handler(market)
-    published = vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
-    assert published is not None
+    published = edition(vast(httpserver, tmp_path), "1-gpu")
     assert len(published.offers) == 2 * CAP
     assert len(market.asked) == 2
 
@@ -318,8 +295,7 @@ def test_more_than_a_page_at_one_price_are_passed_over(httpserver: HTTPServer, t
     same = [row(number, dph_total=0.5) for number in range(1, 101)]
     market = Market64([*same, row(200, dph_total=0.6)])
     httpserver.expect_request(PATH).respond_with_handler(market)
-    published = vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
-    assert published is not None
+    published = edition(vast(httpserver, tmp_path), "1-gpu")
     assert {int(o.ref) for o in published.offers} == {*range(1, CAP + 1), 200}
     assert [question.get("dph_total") for question in market.asked] == [None, {"gte": 0.5}, {"gt": 0.5}]
 
@@ -329,8 +305,7 @@ def test_a_market_that_ignores_prices_is_not_asked_for_ever(
 ) -> None:
     offers = [row(number, dph_total=number / 10) for number in range(1, CAP + 1)]
     httpserver.expect_request(PATH).respond_with_json({"offers": offers})
-    published = vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
-    assert published is not None
+    published = edition(vast(httpserver, tmp_path), "1-gpu")
     assert len(published.offers) == 2 * CAP
     assert len(httpserver.log) == 3
     assert "more offers than are read" in caplog.text
@@ -343,8 +318,7 @@ def test_the_parts_are_the_whole_market_and_overlap_nowhere(httpserver: HTTPServ
     adapter = vast(httpserver, tmp_path)
     told: list[int] = []
     for part in adapter.catalog_parts(("US",)):
-        published = adapter.catalog(part, None, untold)
-        assert published is not None
+        published = edition(adapter, part)
         told += [o.gpu_count for o in published.offers if o.market is Market.ON_DEMAND]
     assert sorted(told) == counts
 
@@ -353,8 +327,7 @@ def test_what_belongs_to_another_part_is_left_to_it(httpserver: HTTPServer, tmp_
     httpserver.expect_request(PATH).respond_with_json({"offers": [row(1, num_gpus=1), row(3, num_gpus=3)]})
     adapter = vast(httpserver, tmp_path)
     for part, ref in {"1-gpu": "1", "other-counts": "3"}.items():
-        published = adapter.catalog(part, None, untold)
-        assert published is not None
+        published = edition(adapter, part)
         assert {o.ref for o in published.offers} == {ref}
 
 
@@ -363,8 +336,7 @@ def test_only_what_can_be_rented_now_is_asked_for_cheapest_first(
 ) -> None:
     market = Market64([])
     httpserver.expect_request(PATH, method="GET").respond_with_handler(market)
-    published = vast(httpserver, tmp_path).catalog("other-counts", None, untold)
-    assert published is not None
+    published = edition(vast(httpserver, tmp_path), "other-counts")
     assert published.offers == []
     assert market.asked == [
         {
@@ -383,7 +355,7 @@ def test_it_is_not_asked_more_often_than_once_a_second(httpserver: HTTPServer, t
     market = Market64([row(number, dph_total=number / 10) for number in range(1, 200)])
     httpserver.expect_request(PATH).respond_with_handler(market)
     clock = Clock()
-    vast(httpserver, tmp_path, clock).catalog("1-gpu", None, untold)
+    edition(vast(httpserver, tmp_path, clock), "1-gpu")
     assert len(market.asked) == 4
     assert clock.now == 3
 
@@ -392,7 +364,7 @@ def test_what_is_told_of_progress_is_the_bytes_of_all_pages(httpserver: HTTPServ
     market = Market64([row(number, dph_total=number / 10) for number in range(1, 200)])
     httpserver.expect_request(PATH).respond_with_handler(market)
     told: list[int] = []
-    vast(httpserver, tmp_path).catalog("1-gpu", None, lambda read, _: told.append(read))
+    edition(vast(httpserver, tmp_path), "1-gpu", tell=lambda read, _: told.append(read))
     assert told == sorted(told)
     assert told[-1] == sum(len(reply.get_data()) for _, reply in httpserver.log)
 
@@ -405,7 +377,7 @@ def test_what_is_told_of_progress_grows_over_a_page_that_broke(
     httpserver.expect_ordered_request(PATH).respond_with_data("x" * 500_000, status=502)
     httpserver.expect_ordered_request(PATH).respond_with_handler(market)
     told: list[int] = []
-    vast(httpserver, tmp_path).catalog("1-gpu", None, lambda read, _: told.append(read))
+    edition(vast(httpserver, tmp_path), "1-gpu", tell=lambda read, _: told.append(read))
     assert len(httpserver.log) == 3
     assert told == sorted(told)
 
@@ -414,8 +386,7 @@ def test_asked_too_often_it_is_asked_again(httpserver: HTTPServer, tmp_path: Pat
     refusal = partial(httpserver.expect_ordered_request(PATH).respond_with_data, status=429)
     refusal("API requests too frequent: endpoint threshold=1.0")
     httpserver.expect_ordered_request(PATH).respond_with_handler(Market64([row(1)]))
-    published = vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
-    assert published is not None
+    published = edition(vast(httpserver, tmp_path), "1-gpu")
     assert len(published.offers) == 2
 
 
@@ -424,7 +395,7 @@ def test_a_quota_that_lasts_for_hours_is_not_waited_for(httpserver: HTTPServer, 
     headers = {"Retry-After": "20000"}
     httpserver.expect_request(PATH).respond_with_json(body, status=429, headers=headers)
     with pytest.raises(RateLimited) as raised:
-        vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
+        edition(vast(httpserver, tmp_path), "1-gpu")
     assert raised.value.retry_after == 20_000
     assert raised.value.vendor_code == "search_quota_exceeded"
     assert len(httpserver.log) == 1
@@ -433,7 +404,7 @@ def test_a_quota_that_lasts_for_hours_is_not_waited_for(httpserver: HTTPServer, 
 def test_a_failure_that_lasts_is_told(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_data("no", status=500)
     with pytest.raises(Unreachable):
-        vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
+        edition(vast(httpserver, tmp_path), "1-gpu")
     assert len(httpserver.log) > 1
 
 
@@ -450,7 +421,7 @@ def test_a_failure_that_lasts_is_told(httpserver: HTTPServer, tmp_path: Path) ->
 def test_a_reply_of_another_shape_is_told(httpserver: HTTPServer, tmp_path: Path, body: object) -> None:
     httpserver.expect_request(PATH).respond_with_json(body)
     with pytest.raises(BadReply) as raised:
-        vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
+        edition(vast(httpserver, tmp_path), "1-gpu")
     assert raised.value.provider == "vast"
     assert raised.value.why
 
@@ -460,5 +431,5 @@ def test_offers_that_are_all_malformed_are_told(httpserver: HTTPServer, tmp_path
         {"offers": [{"id": 1}, "what?", row(2, dph_base=0, min_bid=0)]}
     )
     with pytest.raises(BadReply) as raised:
-        vast(httpserver, tmp_path).catalog("1-gpu", None, untold)
+        edition(vast(httpserver, tmp_path), "1-gpu")
     assert raised.value.why == "the offer 2 has no price"

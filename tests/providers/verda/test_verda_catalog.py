@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
-from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, Unreachable
-from gpucloud.http import HttpClient, untold
-from gpucloud.model import Availability, Market, Offer
-from gpucloud.provider import ProviderSettings
+from gpucloud.model import Availability, Market
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_verda import Verda
+from tests.harness.catalogs import an_adapter, answer, edition, read
 
 Serve = Callable[..., Verda]
 
@@ -71,17 +67,6 @@ EIGHT = a_type(
 CPU = a_type("CPU.4V.16G", gpu={"description": "", "number_of_gpus": 0}, price_per_hour="0.0279")
 
 
-def answer(body: Any) -> Callable[[Request], Response]:
-    """A handler that tells ``body``, and that nothing has changed to whom it has told it before."""
-
-    def handler(request: Request) -> Response:
-        response = Response(json.dumps(body), content_type="application/json")
-        response.add_etag()
-        return response.make_conditional(request)
-
-    return handler
-
-
 @pytest.fixture
 def serve(httpserver: HTTPServer, tmp_path: Path) -> Serve:
     """``serve(rows)`` is the adapter before a server that tells these rows in US dollars."""
@@ -89,26 +74,9 @@ def serve(httpserver: HTTPServer, tmp_path: Path) -> Serve:
     def make(body: Any, rates: Mapping[str, Decimal] | None = None) -> Verda:
         expected = httpserver.expect_request(PATH, method="GET", query_string={"currency": "usd"})
         expected.respond_with_handler(answer(body))
-        return an_adapter(httpserver, tmp_path, rates)
+        return an_adapter(Verda, httpserver, tmp_path, rates=rates)
 
     return make
-
-
-def an_adapter(
-    httpserver: HTTPServer, tmp_path: Path, rates: Mapping[str, Decimal] | None = None, deadline_s: float = 5
-) -> Verda:
-    """The adapter, impatient and without waits."""
-    table = {"catalog_url": httpserver.url_for("")}
-    adapter = Verda(ProviderSettings("verda", tmp_path, table=table, rates=rates or {}))
-    adapter.client = partial(HttpClient, sleep=lambda _: None, deadline_s=deadline_s)
-    return adapter
-
-
-def read(adapter: Verda) -> list[Offer]:
-    """What it publishes, by instance type and market."""
-    published = adapter.catalog("", None, untold)
-    assert published is not None
-    return sorted(published.offers, key=lambda offer: offer.id)
 
 
 class TestVerdaCatalog(CatalogConformance):
@@ -117,9 +85,7 @@ class TestVerdaCatalog(CatalogConformance):
         return serve([a_type(), EIGHT, CPU])
 
     def test_it_has_editions(self, catalog: Verda) -> None:
-        published = catalog.catalog("", None, untold)
-        assert published is not None
-        assert published.validator is not None
+        assert edition(catalog).validator is not None
 
 
 def test_a_type_is_sold_on_demand_and_spot(serve: Serve) -> None:
@@ -234,10 +200,10 @@ def test_prices_that_are_none_at_all_do_not_empty_the_catalogue(serve: Serve) ->
 def test_too_many_requests_are_repeated(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_ordered_request(PATH).respond_with_json({}, status=429, headers={"Retry-After": "0"})
     httpserver.expect_ordered_request(PATH).respond_with_json([a_type()])
-    assert len(read(an_adapter(httpserver, tmp_path))) == 2
+    assert len(read(an_adapter(Verda, httpserver, tmp_path))) == 2
 
 
 def test_a_server_that_fails_for_ever_cannot_be_reached(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request(PATH).respond_with_data("", status=500)
     with pytest.raises(Unreachable):
-        read(an_adapter(httpserver, tmp_path, deadline_s=0.2))
+        read(an_adapter(Verda, httpserver, tmp_path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -16,11 +15,12 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gpucloud.errors import BadReply, Unreachable
-from gpucloud.http import HttpClient, untold
 from gpucloud.model import Availability, Market, Offer
-from gpucloud.provider import ProviderSettings
 from gpucloud.testing.catalog import CatalogConformance
 from gpucloud_vultr import Vultr
+from tests.harness.catalogs import an_adapter, edition, reply
+
+vultr = partial(an_adapter, Vultr)
 
 Read = Callable[..., Sequence[Offer]]
 
@@ -110,28 +110,7 @@ class Pages:
         end = start + min(int(request.args["per_page"]), self.most)
         following = base64.b64encode(str(end).encode()).decode() if end < len(self.rows) else ""
         meta = {"total": len(self.rows), "links": {"next": following, "prev": ""}}
-        body = {self.key: self.rows[start:end], "meta": meta}
-        return Response(json.dumps(body), content_type="application/json")
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def vultr(httpserver: HTTPServer, tmp_path: Path) -> Vultr:
-    adapter, clock = Vultr(settings(httpserver, tmp_path)), Clock()
-    adapter.client = partial(HttpClient, sleep=clock.sleep, clock=lambda: clock.now)
-    return adapter
-
-
-def settings(httpserver: HTTPServer, tmp_path: Path) -> ProviderSettings:
-    return ProviderSettings("vultr", tmp_path, table={"catalog_url": httpserver.url_for("")})
+        return reply({self.key: self.rows[start:end], "meta": meta})
 
 
 def serve(httpserver: HTTPServer, plans: list[Any], metal: list[Any], most: int = 500) -> dict[str, Pages]:
@@ -152,8 +131,7 @@ def read(httpserver: HTTPServer, tmp_path: Path) -> Read:
     def read(*plans: Any, metal: Sequence[Any] = ()) -> Sequence[Offer]:
         httpserver.clear_all_handlers()
         serve(httpserver, list(plans), list(metal))
-        published = vultr(httpserver, tmp_path).catalog("", None, untold)
-        assert published is not None
+        published = edition(vultr(httpserver, tmp_path))
         assert published.validator is None
         return published.offers
 
@@ -342,8 +320,7 @@ def test_all_pages_of_all_lists_are_read(httpserver: HTTPServer, tmp_path: Path)
     metal = [{**MI300X, "id": f"vbm-{number}-8-mi300x-gpu"} for number in range(3)]
     lists = serve(httpserver, plans, metal, most=2)
     told: list[int] = []
-    published = vultr(httpserver, tmp_path).catalog("", None, lambda read, _: told.append(read))
-    assert published is not None
+    published = edition(vultr(httpserver, tmp_path), tell=lambda read, _: told.append(read))
     assert len(published.offers) == 7 + 2 * 3
     assert {o.country for o in published.offers if o.region == "fra"} == {"DE"}
     assert [len(pages.asked) for pages in lists.values()] == [2, 4, 2]
@@ -358,7 +335,7 @@ def test_what_is_told_of_progress_grows_over_a_page_that_broke(
     httpserver.expect_oneshot_request("/v2/plans").respond_with_data("x" * 500_000, status=502)
     serve(httpserver, [A100], [MI300X])
     told: list[int] = []
-    vultr(httpserver, tmp_path).catalog("", None, lambda read, _: told.append(read))
+    edition(vultr(httpserver, tmp_path), tell=lambda read, _: told.append(read))
     assert len(httpserver.log) == 4
     assert told == sorted(told)
 
@@ -367,7 +344,7 @@ def test_pages_without_end_are_told(httpserver: HTTPServer, tmp_path: Path) -> N
     body = {"regions": [], "meta": {"links": {"next": "bmV4dA=="}}}
     httpserver.expect_request("/v2/regions").respond_with_json(body)
     with pytest.raises(BadReply) as raised:
-        vultr(httpserver, tmp_path).catalog("", None, untold)
+        edition(vultr(httpserver, tmp_path))
     assert "in a circle" in raised.value.why
     assert len(httpserver.log) == 2
 
@@ -382,8 +359,7 @@ def test_a_list_without_cursors_is_one_page(
         "/v2/plans-metal": {"plans_metal": []},
     }.items():
         httpserver.expect_request(path).respond_with_json(body)
-    published = vultr(httpserver, tmp_path).catalog("", None, untold)
-    assert published is not None
+    published = edition(vultr(httpserver, tmp_path))
     assert len(published.offers) == 2
 
 
@@ -391,8 +367,7 @@ def test_asked_too_often_it_is_asked_again(httpserver: HTTPServer, tmp_path: Pat
     limit = {"error": "Rate limit exceeded", "status": 429}
     httpserver.expect_oneshot_request("/v2/plans").respond_with_json(limit, status=429)
     serve(httpserver, [A100], [])
-    published = vultr(httpserver, tmp_path).catalog("", None, untold)
-    assert published is not None
+    published = edition(vultr(httpserver, tmp_path))
     assert len(published.offers) == 2
 
 
@@ -402,7 +377,7 @@ def test_a_failure_that_lasts_is_told(httpserver: HTTPServer, tmp_path: Path, pa
     httpserver.expect_request(path).respond_with_data("no", status=500)
     serve(httpserver, [A100], [MI300X])
     with pytest.raises(Unreachable):
-        vultr(httpserver, tmp_path).catalog("", None, untold)
+        edition(vultr(httpserver, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -412,7 +387,7 @@ def test_a_reply_of_another_shape_is_told(httpserver: HTTPServer, tmp_path: Path
     httpserver.expect_request("/v2/regions").respond_with_json({"regions": []})
     httpserver.expect_request("/v2/plans").respond_with_json(body)
     with pytest.raises(BadReply) as raised:
-        vultr(httpserver, tmp_path).catalog("", None, untold)
+        edition(vultr(httpserver, tmp_path))
     assert raised.value.provider == "vultr"
     assert raised.value.why
 
@@ -420,7 +395,7 @@ def test_a_reply_of_another_shape_is_told(httpserver: HTTPServer, tmp_path: Path
 def test_plans_that_are_all_malformed_are_told(httpserver: HTTPServer, tmp_path: Path) -> None:
     serve(httpserver, ["what?", plan(hourly_cost=0)], [])
     with pytest.raises(BadReply) as raised:
-        vultr(httpserver, tmp_path).catalog("", None, untold)
+        edition(vultr(httpserver, tmp_path))
     assert raised.value.why == f"{A100['id']} has no price"
 
 
