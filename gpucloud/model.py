@@ -66,6 +66,7 @@ class RentalState(StrEnum):
     INTENDED = "intended"
     ACCEPTED = "accepted"
     REACHABLE = "reachable"
+    STOPPED = "stopped"
     ENDING = "ending"
     GONE = "gone"
 
@@ -75,6 +76,7 @@ class ClusterState(StrEnum):
 
     LAUNCHING = "launching"
     READY = "ready"
+    STOPPED = "stopped"
     ENDING = "ending"
     ENDED = "ended"
 
@@ -343,6 +345,22 @@ class Instance:
     def alive(self) -> bool:
         """Whether it may still bill. Only what is surely over is not alive."""
         return self.state is not InstanceState.TERMINATED
+
+
+@dataclass(frozen=True, slots=True)
+class SideResource:
+    """Something that bills beside an instance: a disk, an address, a key; ``kind`` is the provider's word.
+
+    ``token`` is that of the instance it was made for.
+    """
+
+    provider: str
+    kind: str
+    ref: InstanceRef
+    token: str | None = None
+    cluster: str | None = None
+    owner: str | None = None
+    usd_per_hour: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from gpucloud.errors import ConfigError
 from gpucloud.http import HttpClient
-from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements
+from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements, SideResource
 
 
 class Kind(StrEnum):
@@ -71,6 +71,9 @@ class Traits:
     ``outlives_instance``: the machine is there before and after the rental, so the core cleans up our folder
     on it before terminate. ``notice_probe`` is POSIX sh that succeeds on the host once an interruption has
     been announced. ``listing_lag_s`` is how long a new instance may be missing from the listing.
+    ``self_end`` is POSIX sh that ends the instance from within, where the fuse is B or C. ``console`` is the
+    address of the page on which a person can end an instance, and ``end_command`` the vendor's own command for
+    it, both with ``{id}`` and ``{region}`` where these belong.
     """
 
     kind: Kind
@@ -87,6 +90,9 @@ class Traits:
     notice_probe: str = ""
     plants_host_key: bool = False
     outlives_instance: bool = False
+    self_end: str = ""
+    console: str = ""
+    end_command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,36 @@ class ReportsHostKeys(Protocol):
 
     def host_keys(self, ref: InstanceRef) -> tuple[str, ...]:
         """Return public lines such as ``ssh-ed25519 AAAA...``; empty while they are not known yet."""
+
+
+@runtime_checkable
+class Stops(Protocol):
+    """The provider can stop an instance, so that it bills less, and start it again with its disk."""
+
+    def stop(self, ref: InstanceRef) -> None:
+        """Stop it; one that is stopped is success. Never waits. Raises ``NotFound``."""
+
+    def start(self, ref: InstanceRef) -> None:
+        """Start it again; one that runs is success. Never waits. Raises ``NotFound`` or ``NoCapacity``."""
+
+
+@runtime_checkable
+class MovesExpiry(Protocol):
+    """The provider can be told another moment at which it is to end an instance by itself."""
+
+    def expire(self, ref: InstanceRef, at: datetime) -> None:
+        """Let it end then instead. Raises ``NotFound``."""
+
+
+@runtime_checkable
+class HasSideResources(Protocol):
+    """The provider bills, beside instances, for things that launch makes: disks, addresses and the like."""
+
+    def side_resources(self) -> Iterable[SideResource]:
+        """Yield every such thing in the account that carries our tag, of every owner; as ``instances`` does."""
+
+    def remove(self, resource: SideResource) -> None:
+        """Delete one; a missing one is success. Never waits."""
 
 
 @dataclass(frozen=True, slots=True)
