@@ -72,8 +72,8 @@ class Traits:
     on it before terminate. ``notice_probe`` is POSIX sh that succeeds on the host once an interruption has
     been announced. ``listing_lag_s`` is how long a new instance may be missing from the listing.
     ``self_end`` is POSIX sh that ends the instance from within, where the fuse is B or C. ``console`` is the
-    address of the page on which a person can end an instance, and ``end_command`` the vendor's own command for
-    it, both with ``{id}`` and ``{region}`` where these belong.
+    address of the page on which a person can end an instance, and ``end_command`` the vendor's own command
+    for it, both with ``{id}`` and ``{region}`` where these belong.
     """
 
     kind: Kind
@@ -251,7 +251,7 @@ class HasSideResources(Protocol):
     """The provider bills, beside instances, for things that launch makes: disks, addresses and the like."""
 
     def side_resources(self) -> Iterable[SideResource]:
-        """Yield every such thing in the account that carries our tag, of every owner; as ``instances`` does."""
+        """Yield all such things in the account that carry our tag, of every owner, as ``instances`` does."""
 
     def remove(self, resource: SideResource) -> None:
         """Delete one; a missing one is success. Never waits."""
