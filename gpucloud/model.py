@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final, Self
 
 MICROS: Final = 1_000_000
 """Micro-dollars in a dollar."""
+
+MICROSECOND: Final = timedelta(microseconds=1)
+MICROSECONDS_PER_HOUR: Final = timedelta(hours=1) // MICROSECOND
 
 MEMORY_TOLERANCE: Final = Decimal("0.10")
 """Vendors count the same memory differently: a B200 is 192, 180 or 179 GB depending on who is asked."""
@@ -348,6 +351,27 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Tariff:
+    """How a rental is billed beside its price per hour, as agreed at its launch. ``None`` is not known.
+
+    Use is rounded up to a multiple of ``grain_s`` seconds, and to ``minimum_s`` at least.
+    """
+
+    grain_s: int | None = None
+    minimum_s: int | None = None
+    disk_usd_per_hour: Decimal | None = None
+    egress_usd_per_gib: Decimal | None = None
+
+    def billed(self, used: timedelta) -> timedelta:
+        """The time that is billed for so much use; what is not known is not added."""
+        if not used:
+            return used
+        grain = timedelta(seconds=self.grain_s or 0)
+        steps = -(-used // grain) * grain if grain else used
+        return max(steps, timedelta(seconds=self.minimum_s or 0))
+
+
+@dataclass(frozen=True, slots=True)
 class SideResource:
     """Something that bills beside an instance: a disk, an address, a key; ``kind`` is the provider's word.
 
@@ -368,6 +392,7 @@ class Rental:
     """One line of the journal: an instance that was intended, and what became of it.
 
     ``usd_per_hour`` is the agreed price; ``None`` when an instance was found again and nobody states it.
+    ``disk_gib`` is the disk that was asked for.
     """
 
     token: str
@@ -394,13 +419,53 @@ class Rental:
     expires_at: datetime | None = None
     gone_at: datetime | None = None
     reason: str | None = None
+    disk_gib: int | None = None
+    tariff: Tariff = Tariff()
+
+    @property
+    def worst_cost(self) -> Decimal | None:
+        """The most that it can cost until it expires; ``None`` when nothing bounds it."""
+        rate = (self.usd_per_hour or Decimal(0)) + (self.tariff.disk_usd_per_hour or Decimal(0))
+        if not rate:
+            return Decimal(0)
+        if self.expires_at is None:
+            return None
+        return over_time(rate, self.tariff.billed(max(self.expires_at - self.intended_at, timedelta())))
+
+
+def over_time(usd_per_hour: Decimal, lasted: timedelta) -> Decimal:
+    """What a price comes to."""
+    return usd_per_hour * (lasted // MICROSECOND) / MICROSECONDS_PER_HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a cluster must end: ``idle`` is for how long it may do nothing. ``None`` does not limit.
+
+    ``lifted``: the person has said aloud that there shall be no limit.
+    """
+
+    max_duration: timedelta | None = None
+    max_cost: Decimal | None = None
+    idle: timedelta | None = None
+    lifted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Whose money it is: for budgets and for reports."""
+
+    project: str = ""
+    user: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """A named set of one or more instances rented together; ``ephemeral`` ones end with their ``run``.
 
-    ``rentals`` holds only what is not gone, in order of rank.
+    ``rentals`` holds only what is not gone, in order of rank. ``held`` is how much of the budgets is kept for
+    it: the most that it can cost.
     """
 
     id: int
@@ -411,6 +476,9 @@ class Cluster:
     ephemeral: bool = False
     ended_at: datetime | None = None
     rentals: tuple[Rental, ...] = ()
+    limits: Limits = Limits()
+    labels: Labels = field(default_factory=Labels)
+    held: Decimal = Decimal(0)
 
     @property
     def usd_per_hour(self) -> Decimal | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpucloud.store.budget import Budget
 from gpucloud.store.clusters import Clusters
 from gpucloud.store.database import NAME, Database
 from gpucloud.store.jobs import Jobs
@@ -24,9 +25,10 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.db = Database(folder)
-        self.journal = Journal(self.db)
-        self.clusters = Clusters(self.db, self.journal)
         self.ledger = Ledger(self.db)
+        self.budget = Budget(self.db, self.ledger)
+        self.journal = Journal(self.db, self.ledger, self.budget)
+        self.clusters = Clusters(self.db, self.journal, self.budget)
         self.jobs = Jobs(self.db)
         self.refusals = Refusals(self.db)
         self.pins = Pins(self.db)

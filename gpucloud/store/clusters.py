@@ -2,45 +2,83 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
+from decimal import Decimal
 
 from gpucloud.errors import Locked
-from gpucloud.model import Cluster, ClusterState, Rental, utcnow
+from gpucloud.model import Cluster, ClusterState, Labels, Limits, Rental, utcnow
+from gpucloud.store.budget import Budget, Cap
 from gpucloud.store.database import Database
 from gpucloud.store.journal import Journal
-from gpucloud.store.rows import stamp, to_cluster
+from gpucloud.store.rows import limits_text, stamp, to_cluster
 
 
 class Clusters:
     """The table of clusters. A name is unique among the living ones."""
 
-    def __init__(self, db: Database, journal: Journal) -> None:
+    def __init__(self, db: Database, journal: Journal, budget: Budget) -> None:
         self._db = db
         self._journal = journal
+        self._budget = budget
 
-    def create(self, name: str, nodes: int, *, ephemeral: bool) -> Cluster:
-        """Enter a new cluster. Raises ``Locked`` when the name is in use."""
+    def create(
+        self,
+        name: str,
+        nodes: int,
+        *,
+        ephemeral: bool,
+        limits: Limits | None = None,
+        labels: Labels | None = None,
+        most: Decimal | None = Decimal(0),
+        caps: Sequence[Cap] = (),
+    ) -> Cluster:
+        """Enter a new cluster, and hold the ``most`` that it can cost, ``None`` when nothing bounds it.
+
+        Raises ``Locked`` when the name is in use, and ``BudgetRefused`` when a cap does not allow it.
+        """
+        whose = labels or Labels()
+        row = {
+            "name": name,
+            "state": ClusterState.LAUNCHING,
+            "nodes": nodes,
+            "ephemeral": ephemeral,
+            "created_at": stamp(utcnow()),
+            "limits": limits_text(limits or Limits()),
+            "project": whose.project,
+            "user": whose.user,
+            "tags": json.dumps(dict(whose.tags)),
+        }
         try:
             with self._db.write() as db:
                 entered = db.execute(
-                    "INSERT INTO clusters (name, state, nodes, ephemeral, created_at) VALUES (?, ?, ?, ?, ?)",
-                    (name, ClusterState.LAUNCHING, nodes, ephemeral, stamp(utcnow())),
+                    f"INSERT INTO clusters ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
+                    tuple(row.values()),
                 )
+                assert entered.lastrowid is not None
+                self._budget.reserve(entered.lastrowid, most, caps)
         except sqlite3.IntegrityError:
             raise Locked(
                 f"a cluster named {name!r} has just been made", why="names are unique", hint="gpucloud ps"
             ) from None
-        assert entered.lastrowid is not None
         return self.by_id(entered.lastrowid)
 
+    def hold(self, cluster_id: int, most: Decimal | None, caps: Sequence[Cap], limits: Limits) -> Cluster:
+        """Hold another amount for a cluster, and let it have other limits. Raises ``BudgetRefused``."""
+        with self._db.write() as db:
+            self._budget.reserve(cluster_id, most, caps)
+            db.execute("UPDATE clusters SET limits = ? WHERE id = ?", (limits_text(limits), cluster_id))
+        return self.by_id(cluster_id)
+
     def update(self, cluster_id: int, state: ClusterState, *, ephemeral: bool | None = None) -> Cluster:
-        """Change the state of a cluster; ``ENDED`` frees its name and is for ever."""
-        ended_at = stamp(utcnow()) if state is ClusterState.ENDED else None
+        """Change the state of a cluster; ``ENDED`` frees its name and what was held for it, for ever."""
+        over = state is ClusterState.ENDED
         with self._db.write() as db:
             db.execute(
-                "UPDATE clusters SET state = ?, ended_at = ?, ephemeral = coalesce(?, ephemeral)"
-                " WHERE id = ? AND ended_at IS NULL",
-                (state, ended_at, ephemeral, cluster_id),
+                "UPDATE clusters SET state = ?, ended_at = ?, ephemeral = coalesce(?, ephemeral),"
+                " held_micros = iif(?, 0, held_micros) WHERE id = ? AND ended_at IS NULL",
+                (state, stamp(utcnow()) if over else None, ephemeral, over, cluster_id),
             )
         return self.by_id(cluster_id)
 
@@ -61,6 +99,10 @@ class Clusters:
     def living(self) -> list[Cluster]:
         """Every cluster that has not ended, oldest first."""
         return self._find("WHERE ended_at IS NULL")
+
+    def all(self) -> list[Cluster]:
+        """Every cluster there ever was, oldest first."""
+        return self._find("")
 
     def _find(self, where: str, *values: object) -> list[Cluster]:
         rentals: dict[int, list[Rental]] = {}

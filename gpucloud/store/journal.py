@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import takewhile
 
-from gpucloud.model import HostKeySource, Instance, Rental, RentalState, SshAddress, utcnow
+from gpucloud.model import HostKeySource, Instance, Rental, RentalState, SshAddress, over_time, utcnow
+from gpucloud.store.budget import Budget, Cap
+from gpucloud.store.clock import reading
 from gpucloud.store.database import Database
-from gpucloud.store.ledger import meter
-from gpucloud.store.rows import stamp, to_columns, to_rental
+from gpucloud.store.ledger import Ledger, Line, Span, charge, meter, spans_of
+from gpucloud.store.rows import from_micros, stamp, to_columns, to_micros, to_rental
 
 
 class Journal:
@@ -20,11 +25,17 @@ class Journal:
     shows the instance. What is gone is neither reached nor ending: only a listing brings it back.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, ledger: Ledger, budget: Budget) -> None:
         self._db = db
+        self._ledger = ledger
+        self._budget = budget
 
-    def intend(self, rental: Rental) -> None:
-        """Write down what is about to be rented. Must return before the provider is called."""
+    def intend(self, rental: Rental, caps: Sequence[Cap] = ()) -> None:
+        """Write down what is about to be rented. Must return before the provider is called.
+
+        Where its cluster can cost more with it than is held for it, more is held in the same transaction.
+        Raises ``BudgetRefused`` when a cap does not allow that; nothing is written down then.
+        """
         row = to_columns(rental)
         with self._db.write() as db:
             db.execute(
@@ -32,6 +43,25 @@ class Journal:
                 tuple(row.values()),
             )
             _event(db, rental.token, RentalState.INTENDED, f"{rental.provider} {rental.instance_type}")
+            (cluster,) = self._db.read("SELECT held_micros FROM clusters WHERE id = ?", rental.cluster_id)
+            most = self.worst_cost(rental.cluster_id)
+            if most is None or to_micros(most) > cluster["held_micros"]:
+                self._budget.reserve(rental.cluster_id, most, caps)
+
+    def worst_cost(self, cluster_id: int) -> Decimal | None:
+        """The most that a cluster with the rentals it has can cost; ``None`` when nothing bounds it."""
+        most = Decimal(0)
+        over = {rental.token: rental for rental in self.rentals(gone=True, cluster_id=cluster_id)}
+        for rental in over.values():
+            if rental.gone_at is None:
+                worst = rental.worst_cost
+                if worst is None:
+                    return None
+                most += worst
+        for each in self._ledger.charges(cluster_id=cluster_id):
+            if over[each.token].gone_at is not None:
+                most += each.usd or Decimal(0)
+        return most
 
     def accept(self, token: str, instance: Instance) -> None:
         """The provider made the instance; its meter runs from now on. Once is enough."""
@@ -39,7 +69,9 @@ class Journal:
             rental = self.get(token)
             if rental.ref is not None:
                 return
-            meter(db, rental, instance.created_at or utcnow(), running=True)
+            begun = _begun(rental, instance.created_at)
+            for line in _metered(rental):
+                meter(db, rental, begun, running=True, line=line)
             # It may have been given up for gone while the provider was still at it.
             db.execute(
                 "UPDATE rentals SET state = ?, gone_at = NULL, instance_id = ?, instance_region = ?,"
@@ -93,7 +125,7 @@ class Journal:
                 return
             now = utcnow()
             if rental.ref is not None:
-                meter(db, rental, now, running=False)
+                self._stand_still(db, rental, now, Line.INSTANCE, Line.DISK)
             db.execute(
                 "UPDATE rentals SET state = ?, gone_at = ?, reason = coalesce(reason, ?) WHERE token = ?",
                 (RentalState.GONE, stamp(now), reason, token),
@@ -107,8 +139,10 @@ class Journal:
             if rental.state is not RentalState.GONE:
                 return
             # One that was metered before has been billing since its meter was stopped.
-            since = rental.gone_at if rental.ref else instance.created_at
-            meter(db, rental, since or rental.intended_at, running=True)
+            made_at = instance.created_at or rental.intended_at
+            since = rental.gone_at if rental.ref else _begun(rental, made_at)
+            for line in _metered(rental):
+                meter(db, rental, since or rental.intended_at, running=True, line=line)
             db.execute(
                 "UPDATE rentals SET state = ?, gone_at = NULL, instance_id = ?, instance_region = ?"
                 " WHERE token = ?",
@@ -116,10 +150,86 @@ class Journal:
             )
             _event(db, token, RentalState.ENDING, "reappeared in a listing")
 
-    def rentals(self, *, gone: bool = False) -> list[Rental]:
+    def stopping(self, token: str, reason: str) -> None:
+        """The instance is about to be stopped, for ``reason``."""
+        with self._db.write() as db:
+            _event(db, token, "stopping", reason)
+
+    def stopped(self, token: str, *, rate: Decimal | None) -> None:
+        """The provider shows it stopped; ``rate`` is what of its own price bills on, ``None`` if unknown."""
+        with self._db.write() as db:
+            rental = self.get(token)
+            if rental.state in {RentalState.STOPPED, RentalState.GONE}:
+                return
+            now = utcnow()
+            self._stand_still(db, rental, now, Line.INSTANCE)
+            if rate != 0:
+                meter(db, replace(rental, usd_per_hour=rate), now, running=True)
+            db.execute("UPDATE rentals SET state = ? WHERE token = ?", (RentalState.STOPPED, token))
+            _event(db, token, RentalState.STOPPED, "" if rate is None else f"bills ${rate:f}/h")
+
+    def starting(self, token: str) -> None:
+        """The stopped instance is about to be started, from when on it may bill in full."""
+        with self._db.write() as db:
+            rental = self.get(token)
+            if rental.state is not RentalState.STOPPED:
+                return
+            meter(db, rental, utcnow(), running=True)
+            # Its address may be another one now; it is reached anew.
+            db.execute("UPDATE rentals SET state = ? WHERE token = ?", (RentalState.ACCEPTED, token))
+            _event(db, token, "starting", "")
+
+    def repriced(self, token: str, usd_per_hour: Decimal) -> None:
+        """The provider asks another price from now on, as spot markets do."""
+        with self._db.write() as db:
+            rental = self.get(token)
+            known = rental.usd_per_hour
+            if rental.gone_at is not None or (
+                known is not None and to_micros(known) == to_micros(usd_per_hour)
+            ):
+                return
+            priced = replace(rental, usd_per_hour=usd_per_hour, amount=None, currency="USD")
+            if rental.state is not RentalState.STOPPED:
+                meter(db, priced, utcnow(), running=True)
+            db.execute(
+                "UPDATE rentals SET usd_micros_per_hour = ?, currency = 'USD', amount = NULL WHERE token = ?",
+                (to_micros(usd_per_hour), token),
+            )
+            _event(db, token, "repriced", f"${usd_per_hour:f}/h")
+
+    def extended(self, token: str, until: datetime | None) -> None:
+        """The rental may go on until then; ``None`` without an end."""
+        with self._db.write() as db:
+            db.execute(
+                "UPDATE rentals SET expires_at = ? WHERE token = ?", (stamp(until) if until else None, token)
+            )
+            _event(db, token, "extended", stamp(until) if until else "without an end")
+
+    def note(self, token: str, event: str, detail: str) -> None:
+        """Keep something that happened to a rental beside its steps."""
+        with self._db.write() as db:
+            _event(db, token, event, detail)
+
+    def _stand_still(self, db: sqlite3.Connection, rental: Rental, now: datetime, *lines: Line) -> None:
+        """Stop meters; what was begun of a billing step is paid as a whole."""
+        for line in lines:
+            spans = spans_of(db, rental.token, line, reading())
+            if not spans or spans[-1].micros_per_hour == 0:
+                continue
+            meter(db, rental, now, running=False, line=line)
+            if line is Line.INSTANCE and spans[-1].micros_per_hour is not None:
+                used = _since_it_ran(spans)
+                more = over_time(from_micros(spans[-1].micros_per_hour), rental.tariff.billed(used) - used)
+                if more:
+                    charge(db, rental.token, now, Line.ROUNDING, more, "billing steps and minimum")
+
+    def rentals(self, *, gone: bool = False, cluster_id: int | None = None) -> list[Rental]:
         """The rentals that may still bill, or with ``gone`` every one there ever was, by cluster and rank."""
-        where = "" if gone else "WHERE gone_at IS NULL"
-        rows = self._db.read(f"SELECT * FROM rentals {where} ORDER BY cluster_id, rank, intended_at")
+        rows = self._db.read(
+            "SELECT * FROM rentals WHERE (? OR gone_at IS NULL) AND (? IS NULL OR cluster_id = ?)"
+            " ORDER BY cluster_id, rank, intended_at",
+            *(gone, cluster_id, cluster_id),
+        )
         return [to_rental(row) for row in rows]
 
     def events(self, token: str) -> list[tuple[datetime, str, str]]:
@@ -130,6 +240,23 @@ class Journal:
     def get(self, token: str) -> Rental:
         """One rental, gone or not."""
         return to_rental(self._db.read("SELECT * FROM rentals WHERE token = ?", token)[0])
+
+
+def _begun(rental: Rental, created_at: datetime | None) -> datetime:
+    """Since when an instance bills: as its provider says, if that lies between the intent and now."""
+    now = utcnow()
+    told = created_at.astimezone(UTC) if created_at else now
+    return min(max(told, rental.intended_at), now)
+
+
+def _metered(rental: Rental) -> tuple[Line, ...]:
+    return (Line.INSTANCE, Line.DISK) if rental.tariff.disk_usd_per_hour else (Line.INSTANCE,)
+
+
+def _since_it_ran(spans: Sequence[Span]) -> timedelta:
+    """How long the last of the times lasted in which it billed without a break."""
+    ran = takewhile(lambda span: span.micros_per_hour != 0, reversed(spans))
+    return sum((span.end - span.start for span in ran), timedelta())
 
 
 def _event(db: sqlite3.Connection, token: str, event: str, detail: str) -> None:

@@ -1,31 +1,119 @@
-"""The ledger: the agreed price of each rental from the moment at which it holds."""
+"""The ledger: the agreed price of each rental from the moment at which it holds, and what it comes to.
+
+The cost of a line is the integral of its rates over time, plus what is charged once. Each amount is rounded
+to the micro-dollar as the difference of two running totals, so the parts of a time add up to the whole of it.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
+from enum import StrEnum
+from itertools import groupby
+from operator import attrgetter
+from typing import Final
 
-from gpucloud.model import Rental, utcnow
+from gpucloud.model import MICROSECOND, MICROSECONDS_PER_HOUR, Rental
+from gpucloud.store.clock import Reading, reading
 from gpucloud.store.database import Database
 from gpucloud.store.rows import from_micros, stamp, to_micros
 
-_MICROSECONDS_PER_HOUR = 3_600_000_000
+
+class Line(StrEnum):
+    """What is paid for. ``ROUNDING``: billing steps and minimum, beyond the use."""
+
+    INSTANCE = "instance"
+    DISK = "disk"
+    EGRESS = "egress"
+    ROUNDING = "rounding"
 
 
-def meter(db: sqlite3.Connection, rental: Rental, at: datetime, *, running: bool) -> None:
-    """Enter, in the caller's transaction, that the meter of a rental runs at its price, or stands still."""
-    rate = rental.usd_per_hour if running else Decimal(0)
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time during which one rate held, in micro-dollars an hour; ``None`` is not known."""
+
+    start: datetime
+    end: datetime
+    micros_per_hour: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one line of one rental came to within a time, in dollars; ``None`` is not known."""
+
+    token: str
+    cluster_id: int
+    line: Line
+    lasted: timedelta
+    usd: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    token: str
+    cluster_id: int
+    line: str
+    since: Reading
+    micros_per_hour: int | None
+
+
+_ENTRIES: Final = (
+    "SELECT token, cluster_id, line, ledger.at, boot, ticks, ledger.usd_micros_per_hour AS micros"
+    " FROM ledger JOIN rentals USING (token) {where} ORDER BY token, line, ledger.id"
+)
+_ONCE: Final = (
+    "SELECT token, cluster_id, line, at, usd_micros FROM charges JOIN rentals USING (token) {where}"
+    " ORDER BY charges.id"
+)
+
+
+def meter(
+    db: sqlite3.Connection,
+    rental: Rental,
+    at: datetime,
+    *,
+    running: bool,
+    line: Line = Line.INSTANCE,
+) -> None:
+    """Enter, in the caller's transaction, that a line of a rental runs at its price, or stands still."""
+    price = rental.usd_per_hour if line is Line.INSTANCE else rental.tariff.disk_usd_per_hour
+    rate = price if running else Decimal(0)
+    now = reading().moved(at)
+    told = rental.amount if running and line is Line.INSTANCE else None
     db.execute(
-        "INSERT INTO ledger (at, token, usd_micros_per_hour, currency, amount) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO ledger (at, token, usd_micros_per_hour, currency, amount, line, boot, ticks)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             stamp(at),
             rental.token,
             to_micros(rate) if rate is not None else None,
             rental.currency,
-            str(rental.amount) if running and rental.amount is not None else None,
+            str(told) if told is not None else None,
+            line,
+            now.boot,
+            now.ticks,
         ),
     )
+
+
+def charge(
+    db: sqlite3.Connection, token: str, at: datetime, line: Line, usd: Decimal | None, note: str
+) -> None:
+    """Enter, in the caller's transaction, something that is paid once."""
+    micros = None if usd is None else to_micros(usd)
+    db.execute(
+        "INSERT INTO charges (at, token, line, usd_micros, note) VALUES (?, ?, ?, ?, ?)",
+        (stamp(at), token, line, micros, note),
+    )
+
+
+def spans_of(db: sqlite3.Connection, token: str, line: Line, now: Reading) -> list[Span]:
+    """The times of one line of one rental, within a transaction."""
+    rows = db.execute(_ENTRIES.format(where="WHERE token = ? AND line = ?"), (token, line)).fetchall()
+    return _spans([_entry(row) for row in rows], now)
 
 
 class Ledger:
@@ -34,25 +122,101 @@ class Ledger:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def cost(self, cluster_id: int, now: datetime | None = None) -> Decimal | None:
-        """What a cluster has cost until ``now``, in dollars: the integral of its rates over time.
+    def pay(self, token: str, line: Line, usd: Decimal | None, note: str) -> None:
+        """Enter something that is paid once; ``None`` when how much is not known."""
+        with self._db.write() as db:
+            charge(db, token, reading().at, line, usd, note)
 
-        ``None`` when a price is not known. A clock that was set back never makes a negative cost.
+    def cost(self, cluster_id: int, now: datetime | None = None) -> Decimal | None:
+        """What a cluster has cost until ``now``, in dollars; ``None`` when a price is not known.
+
+        A clock that was set back never makes a negative cost.
         """
-        rows = self._db.read(
-            "SELECT ledger.* FROM ledger JOIN rentals USING (token) WHERE cluster_id = ? ORDER BY ledger.id",
-            cluster_id,
-        )
-        changes: dict[str, list[tuple[datetime, int | None]]] = {}
-        for row in rows:
-            change = (datetime.fromisoformat(row["at"]), row["usd_micros_per_hour"])
-            changes.setdefault(row["token"], []).append(change)
-        total = Decimal(0)
-        for rates in changes.values():
-            ends = [start for start, _ in rates[1:]] + [now or utcnow()]
-            for (start, micros), end in zip(rates, ends, strict=True):
-                if micros is None:
-                    return None
-                lasted = max(end - start, timedelta()) // timedelta(microseconds=1)
-                total += Decimal(micros * lasted) / _MICROSECONDS_PER_HOUR
-        return from_micros(int(total.to_integral_value(ROUND_HALF_UP)))
+        return total(self.charges(cluster_id=cluster_id, now=now))
+
+    def charges(
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        cluster_id: int | None = None,
+        now: datetime | None = None,
+    ) -> list[Charge]:
+        """What each line of every rental, or of those of one cluster, came to within a time.
+
+        The charges of two times that follow on each other add up to those of both.
+        """
+        where, values = ("", ()) if cluster_id is None else ("WHERE cluster_id = ?", (cluster_id,))
+        entries = [_entry(row) for row in self._db.read(_ENTRIES.format(where=where), *values)]
+        moment = reading()
+        if now is not None:
+            moment = moment.moved(now)
+        found = list(_integrated(entries, since, until, moment))
+        for row in self._db.read(_ONCE.format(where=where), *values):
+            if _within(datetime.fromisoformat(row["at"]), since, until):
+                usd = None if row["usd_micros"] is None else from_micros(row["usd_micros"])
+                found.append(Charge(row["token"], row["cluster_id"], Line(row["line"]), timedelta(), usd))
+        return found
+
+
+def total(charges: Iterable[Charge]) -> Decimal | None:
+    """The sum; ``None`` when one of them is not known."""
+    amounts = [each.usd for each in charges]
+    return None if None in amounts else sum((usd for usd in amounts if usd is not None), Decimal(0))
+
+
+def _entry(row: sqlite3.Row) -> _Entry:
+    since = Reading(datetime.fromisoformat(row["at"]), row["boot"], row["ticks"])
+    return _Entry(row["token"], row["cluster_id"], row["line"], since, row["micros"])
+
+
+def _spans(entries: Sequence[_Entry], now: Reading) -> list[Span]:
+    """Each span begins where the one before it ends, so none overlaps, whatever the clocks were set to."""
+    if not entries:
+        return []
+    spans = []
+    start = entries[0].since.at
+    ends = [entry.since for entry in entries[1:]] + [now]
+    for entry, end in zip(entries, ends, strict=True):
+        ended = start + entry.since.until(end)
+        spans.append(Span(start, ended, entry.micros_per_hour))
+        start = ended
+    return spans
+
+
+def _integrated(
+    entries: Iterable[_Entry], since: datetime | None, until: datetime | None, now: Reading
+) -> Iterator[Charge]:
+    for (token, cluster_id, line), group in groupby(entries, attrgetter("token", "cluster_id", "line")):
+        spans = _spans(list(group), now)
+        first, last = spans[0].start, spans[-1].end
+        begin = max(first, since) if since else first
+        end = min(last, until) if until else last
+        if end < begin or (since and end == begin):
+            continue
+        inside = [_cut(span, begin, end) for span in spans]
+        paid = [span for span in inside if span.micros_per_hour != 0 and span.end > span.start]
+        lasted = sum((span.end - span.start for span in paid), timedelta())
+        if any(span.micros_per_hour is None for span in paid):
+            yield Charge(token, cluster_id, Line(line), lasted, None)
+        else:
+            micros = _micros_until(spans, end) - _micros_until(spans, begin)
+            yield Charge(token, cluster_id, Line(line), lasted, from_micros(micros))
+
+
+def _cut(span: Span, begin: datetime, end: datetime) -> Span:
+    return Span(max(span.start, begin), min(span.end, end), span.micros_per_hour)
+
+
+def _micros_until(spans: Sequence[Span], moment: datetime) -> int:
+    """The running total, half a micro-dollar rounded up."""
+    product = sum(
+        (span.micros_per_hour or 0) * ((min(span.end, moment) - span.start) // MICROSECOND)
+        for span in spans
+        if moment > span.start
+    )
+    return (2 * product + MICROSECONDS_PER_HOUR) // (2 * MICROSECONDS_PER_HOUR)
+
+
+def _within(at: datetime, since: datetime | None, until: datetime | None) -> bool:
+    return (since is None or at >= since) and (until is None or at < until)

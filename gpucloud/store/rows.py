@@ -6,7 +6,7 @@ import json
 import secrets
 import sqlite3
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
@@ -19,10 +19,13 @@ from gpucloud.model import (
     InstanceRef,
     Job,
     JobState,
+    Labels,
+    Limits,
     Market,
     Rental,
     RentalState,
     SshAddress,
+    Tariff,
 )
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
@@ -69,7 +72,45 @@ def to_cluster(row: sqlite3.Row, rentals: tuple[Rental, ...]) -> Cluster:
         ephemeral=bool(row["ephemeral"]),
         ended_at=moment(row["ended_at"]),
         rentals=rentals,
+        limits=to_limits(row["limits"]),
+        labels=Labels(row["project"], row["user"], json.loads(row["tags"])),
+        held=from_micros(row["held_micros"]),
     )
+
+
+def limits_text(limits: Limits) -> str:
+    """Limits as they are stored."""
+    seconds = {
+        name: span.total_seconds()
+        for name, span in (("max_duration", limits.max_duration), ("idle", limits.idle))
+        if span is not None
+    }
+    cost = {} if limits.max_cost is None else {"max_cost": str(limits.max_cost)}
+    return json.dumps({**seconds, **cost, **({"lifted": True} if limits.lifted else {})})
+
+
+def to_limits(text: str) -> Limits:
+    """Limits as they were stored."""
+    kept = json.loads(text)
+    return Limits(
+        max_duration=timedelta(seconds=kept["max_duration"]) if "max_duration" in kept else None,
+        max_cost=Decimal(kept["max_cost"]) if "max_cost" in kept else None,
+        idle=timedelta(seconds=kept["idle"]) if "idle" in kept else None,
+        lifted=kept.get("lifted", False),
+    )
+
+
+def _tariff(text: str) -> Tariff:
+    kept = json.loads(text)
+    money = {
+        name: Decimal(kept[name]) for name in ("disk_usd_per_hour", "egress_usd_per_gib") if name in kept
+    }
+    return Tariff(grain_s=kept.get("grain_s"), minimum_s=kept.get("minimum_s"), **money)
+
+
+def _tariff_text(tariff: Tariff) -> str:
+    known = {name: value for name, value in asdict(tariff).items() if value is not None}
+    return json.dumps(known, default=str)
 
 
 def to_rental(row: sqlite3.Row) -> Rental:
@@ -100,6 +141,8 @@ def to_rental(row: sqlite3.Row) -> Rental:
         expires_at=moment(row["expires_at"]),
         gone_at=moment(row["gone_at"]),
         reason=row["reason"],
+        disk_gib=row["disk_gib"],
+        tariff=_tariff(row["tariff"]),
     )
 
 
@@ -123,6 +166,8 @@ def to_columns(rental: Rental) -> dict[str, object]:
         "intended_at": stamp(rental.intended_at),
         "planted_key": rental.planted_key,
         "expires_at": stamp(rental.expires_at) if rental.expires_at else None,
+        "disk_gib": rental.disk_gib,
+        "tariff": _tariff_text(rental.tariff),
     }
 
 

@@ -36,4 +36,20 @@ MIGRATIONS: Final = (
       exit_code INTEGER, outputs_verified_at TEXT);
     CREATE INDEX jobs_cluster ON jobs (cluster_id);
     """,
+    """
+    ALTER TABLE clusters ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE clusters ADD COLUMN project TEXT NOT NULL DEFAULT '';
+    ALTER TABLE clusters ADD COLUMN user TEXT NOT NULL DEFAULT '';
+    ALTER TABLE clusters ADD COLUMN tags TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE clusters ADD COLUMN held_micros INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE rentals ADD COLUMN disk_gib INTEGER;
+    ALTER TABLE rentals ADD COLUMN tariff TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE ledger ADD COLUMN line TEXT NOT NULL DEFAULT 'instance';
+    ALTER TABLE ledger ADD COLUMN boot TEXT NOT NULL DEFAULT '';
+    ALTER TABLE ledger ADD COLUMN ticks INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE charges (
+      id INTEGER PRIMARY KEY, at TEXT NOT NULL, token TEXT NOT NULL REFERENCES rentals,
+      line TEXT NOT NULL, usd_micros INTEGER, note TEXT NOT NULL);
+    CREATE INDEX charges_token ON charges (token, id);
+    """,
 )
