@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
@@ -110,7 +111,8 @@ class Local(Provider):
         )
         key = spec.host_key.private if spec.host_key else None
         with making(self.name):
-            return to_instance(self.name, api.create(self.settings.state_dir, asked, spec.public_key, key))
+            made = api.create(self.settings.state_dir, asked, spec.public_key, host_key=key)
+        return to_instance(self.name, made)
 
     def _sshd(self) -> Literal["asyncssh", "openssh"]:
         wanted = self.settings.table.get("sshd", "asyncssh")
@@ -154,6 +156,13 @@ class Local(Provider):
         with suppress(NotFound), using(self.name):
             api.destroy(api.folder_of(self.settings.state_dir, ref.id))
 
+    def expire(self, ref: InstanceRef, at: datetime) -> None:
+        """Leave word for its server, which looks for it."""
+        from gpucloud_local import api, orders
+
+        with using(self.name):
+            orders.expire(api.folder_of(self.settings.state_dir, ref.id), at)
+
 
 @contextmanager
 def making(provider: str) -> Iterator[None]:
@@ -195,6 +204,8 @@ def to_instance(provider: str, machine: Machine) -> Instance:
     spec = machine.spec
     if machine.ended:
         state = InstanceState.TERMINATED
+    elif machine.stopped:
+        state = InstanceState.STOPPING if machine.alive else InstanceState.STOPPED
     elif machine.alive and machine.status:
         state = InstanceState.RUNNING
     elif machine.alive or machine.starting:
@@ -204,7 +215,7 @@ def to_instance(provider: str, machine: Machine) -> Instance:
     running = machine.status if state is InstanceState.RUNNING else None
     return Instance(
         provider=provider,
-        ref=InstanceRef(spec.token, spec.region),
+        ref=InstanceRef(machine.folder.name, spec.region),
         state=state,
         token=spec.token,
         cluster=spec.cluster,

@@ -1,9 +1,10 @@
 """Local instances as folders and processes: what a vendor's API would be for another adapter.
 
-A folder ``ROOT/ID`` holds ``spec.json`` (what was asked for), ``pid`` and ``lock`` of the server process,
-which holds the lock while the instance lives, ``status.json`` (once SSH answers), ``ended.json`` (once it is
-over without having been terminated), the keys, ``server.log`` and ``home``. Folders that begin with a dot are
-on their way in or out. Whatever goes wrong is an ``OSError``.
+A folder ``ROOT/ID`` holds ``spec.json`` (what was asked for), ``pid``, ``lock`` and ``gate`` of the server
+process, which holds the lock while the instance lives, ``status.json`` (once SSH answers), ``stopped`` (once
+it was told to stop), ``expiry.json`` (once that was moved), ``ended.json`` (once it is over without having
+been terminated), the keys, ``server.log``, ``home``, and ``bin`` with programs that only its sessions find.
+Folders that begin with a dot are on their way in or out. Whatever goes wrong is an ``OSError``.
 """
 
 from __future__ import annotations
@@ -12,35 +13,37 @@ import contextlib
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel
 
 from gpucloud.model import utcnow
+from gpucloud_local.processes import (
+    end_processes,
+    end_server,
+    gate,
+    has_server,
+    outlive_server,
+    server_died,
+    shared,
+    start_server,
+)
 
-MARKER: Final = "GPUCLOUD_INSTANCE_FOLDER"
-"""The variable by which a process is known to belong to an instance; its value is the folder, resolved."""
-
-PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-"""What an instance sees of this machine's environment: enough to find programs and GPUs, and no secrets."""
+ENDED: Final = "ended.json"
+STOPPED: Final = "stopped"
+"""The file that tells an instance to stop; it lies there until the instance was started again."""
 
 STARTING: Final = timedelta(seconds=20)
 """How long after its creation a folder without a server counts as starting."""
 
 TOMBSTONE: Final = timedelta(hours=1)
 """How long an instance that ended by itself stays listed, so that its owner can learn why."""
-
-DEATH_S: Final = 5
-"""How long processes may take to be gone after SIGKILL when there is no server to wait for them."""
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -79,11 +82,18 @@ class Ended(BaseModel):
     at: AwareDatetime
 
 
+class Expiry(BaseModel):
+    """When an instance is to end instead of when it was launched for."""
+
+    at: AwareDatetime
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """One instance as its folder tells it.
 
-    ``alive``: its server process holds the lock. ``starting``: it may be about to.
+    ``alive``: its server process holds the lock. ``starting``: it may be about to. ``stopped``: it was told
+    to stop, and has when it is not alive.
     """
 
     folder: Path
@@ -92,6 +102,12 @@ class Machine:
     ended: Ended | None
     alive: bool
     starting: bool
+    stopped: bool
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing of it is left but its files, from which it can be started again."""
+        return self.stopped and not self.alive and not self.ended
 
 
 def folder_of(root: Path, instance_id: str) -> Path:
@@ -111,39 +127,41 @@ def username() -> str:
         return str(os.getuid())
 
 
-def create(root: Path, spec: Spec, public_key: str, host_key: str | None) -> Machine:
-    """Make the folder and start its server, detached; a second create for one token returns the first's."""
-    folder = folder_of(root, spec.token)
+def create(
+    root: Path,
+    spec: Spec,
+    public_key: str,
+    *,
+    host_key: str | None = None,
+    programs: Mapping[str, str] | None = None,
+    instance_id: str | None = None,
+) -> Machine:
+    """Make the folder and start its server, detached; a second create of one id returns the first's.
+
+    ``programs`` are scripts by the names that its sessions call them by. Without an id it is the token.
+    """
+    folder = folder_of(root, instance_id or spec.token)
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=root) as scratch:
-        draft = Path(scratch) / spec.token
+        draft = Path(scratch) / folder.name
         for private in (draft, draft / "home"):
             private.mkdir(mode=0o700)
         (draft / "authorized_keys").write_text(public_key + "\n")
         (draft / "spec.json").write_text(spec.model_dump_json())
         if host_key:
             write_private(draft / "host_key", host_key)
+        for name, text in (programs or {}).items():
+            (draft / "bin").mkdir(exist_ok=True)
+            (draft / "bin" / name).write_text(text)
+            (draft / "bin" / name).chmod(0o700)
         try:
             draft.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
             return read(folder)
-    # Whatever runs in the instance can read the environment of its server.
-    inherited = {n: v for n, v in os.environ.items() if n in PASSED_ON or n.startswith("PYTHON")}
-    with (folder / "server.log").open("wb") as log:
-        started = subprocess.run(
-            [sys.executable, "-P", "-m", "gpucloud_local.server", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**inherited, "HOME": str(folder / "home")},
-            start_new_session=True,
-            check=False,
-        )
-    if started.returncode:
-        said = (folder / "server.log").read_text(errors="replace").splitlines()
-        raise OSError(f"its server did not start: {said[-1] if said else started.returncode}")
+    with gate(folder) as held:
+        start_server(folder, held)
     return read(folder)
 
 
@@ -177,8 +195,11 @@ def read(folder: Path) -> Machine:
         raise FileNotFoundError(f"there is no instance {folder.name}")
     # The server takes the lock before it writes the one, and holds it until it has written the other.
     status = load(folder / "status.json", Status)
-    alive = _locked(folder)
-    ended = load(folder / "ended.json", Ended)
+    alive = has_server(folder)
+    stopped = (folder / STOPPED).exists()
+    # A server that starts again removes the mark once it has the lock, perhaps between those two looks.
+    alive = alive or (not stopped and has_server(folder))
+    ended = load(folder / ENDED, Ended)
     young = utcnow() - spec.created_at < STARTING
     return Machine(
         folder,
@@ -186,7 +207,8 @@ def read(folder: Path) -> Machine:
         status,
         ended,
         alive,
-        starting=young and not (alive or status or ended or _died(folder)),
+        starting=young and not (alive or status or ended or server_died(folder)),
+        stopped=stopped,
     )
 
 
@@ -212,16 +234,14 @@ def destroy(folder: Path) -> None:
     """End an instance with all its processes and its files; its server does it when there is one."""
     # What is missing in here was removed by somebody who was faster.
     with contextlib.suppress(FileNotFoundError), (folder / "lock").open("ab") as lock:
-        if not _shared(lock):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
-            return
+        if not shared(lock):
+            end_server(folder)
+            if not any((folder / sign).exists() for sign in (STOPPED, ENDED)):
+                return
+            # A server that is about to go by itself may no longer hear of it.
+            outlive_server(folder, lock)
         # A server that starts now waits for the lock, and then finds that its folder is gone.
-        deadline = time.monotonic() + DEATH_S
-        while kill_processes(folder):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"processes of {folder.name} survive SIGKILL")
-            time.sleep(0.01)
+        end_processes(folder)
         remove(folder)
 
 
@@ -246,61 +266,3 @@ def delete(folder: Path) -> None:
                 if not inner.is_symlink():
                     inner.chmod(0o700)
         shutil.rmtree(folder)
-
-
-def kill_processes(folder: Path, server: int | None = None) -> bool:
-    """Send SIGKILL to every process of an instance but its ``server``; whether there was any.
-
-    They are those that carry its mark, and all below them and the server: some programs change what their
-    environment looks like.
-    """
-    wanted = f"{MARKER}={folder.resolve()}".encode()
-    tops: set[int | None] = {server}
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or belongs to somebody else
-            state, parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:2]
-            if state not in b"ZX":
-                parents[int(entry.name)] = int(parent)
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    tops.add(int(entry.name))
-    found = False
-    for pid in parents:
-        ancestor = pid
-        while ancestor in parents and ancestor not in tops:
-            ancestor = parents[ancestor]
-        if ancestor in tops and pid != server:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-                found = True
-    return found
-
-
-def _locked(folder: Path) -> bool:
-    try:
-        with (folder / "lock").open("rb") as lock:
-            return not _shared(lock)
-    except FileNotFoundError:
-        return False
-
-
-def _died(folder: Path) -> bool:
-    """Whether there was a server process that is no more."""
-    try:
-        os.kill(int((folder / "pid").read_text()), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):
-        pass
-    return False
-
-
-def _shared(lock: IO[bytes]) -> bool:
-    """Take the lock beside others that look; ``False`` when the server holds it."""
-    import fcntl
-
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,7 +1,8 @@
 """The process behind one local instance: ``python -m gpucloud_local.server FOLDER``.
 
 It detaches itself, answers SSH on a loopback port, and ends the instance when it is told to (SIGTERM), when
-the instance expires, or when its market takes it back.
+the instance expires, or when its market takes it back. An instance that is told to stop keeps its files, and
+its next server goes on with them.
 """
 
 from __future__ import annotations
@@ -12,27 +13,25 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-from gpucloud_local.api import (
-    MARKER,
-    PASSED_ON,
-    Ended,
-    Spec,
-    Status,
-    delete,
-    kill_processes,
-    publish,
-    remove,
-    username,
-)
+from gpucloud_local.api import ENDED, STOPPED, Ended, Spec, Status, delete, publish, remove, username
+from gpucloud_local.orders import expiry
+from gpucloud_local.processes import MARKER, PASSED_ON, kill_processes
 
 NOTICE: Final = ".interruption-notice"
 """The file in HOME that announces an interruption."""
 
-Reason = Literal["terminated", "expired", "interrupted"]
+LOOK_S: Final = 0.5
+"""How often the server looks whether there are orders."""
+
+LAST_ORDERS_S: Final = 0.01
+"""Long enough to hear of a signal that was sent before."""
+
+Reason = Literal["terminated", "expired", "interrupted", "stopped"]
 
 
 def main() -> None:
@@ -49,6 +48,10 @@ def main() -> None:
     lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     spec = Spec.model_validate_json((folder / "spec.json").read_bytes())
+    (folder / "status.json").unlink(missing_ok=True)
+    (folder / STOPPED).unlink(missing_ok=True)
+    # Standard input is the gate, through which others may come now.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(folder / "home")
     os.write(told, b"!")
     os.close(told)
@@ -57,43 +60,72 @@ def main() -> None:
 
 async def serve(folder: Path, spec: Spec) -> None:
     """Boot, answer, and clean up at the end; an ending that nobody asked for leaves a tombstone."""
-    over: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
+    reasons: set[Reason] = set()
+    over = asyncio.Event()
 
     def end(reason: Reason) -> None:
-        if not over.done():
-            over.set_result(reason)
+        reasons.add(reason)
+        over.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end, "terminated")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    _at(spec.expires_at, end, "expired")
+    heeding = asyncio.create_task(_heed(folder, spec, end))
     if spec.interrupt_after_s is not None:
         taken_back = spec.created_at + timedelta(seconds=spec.interrupt_after_s)
         _at(taken_back - timedelta(seconds=spec.notice_s), (folder / "home" / NOTICE).touch)
         _at(taken_back, end, "interrupted")
 
     boot = asyncio.create_task(_boot(folder, spec))
-    waiting = asyncio.ensure_future(over)
+    waiting = asyncio.create_task(over.wait())
     await asyncio.wait((boot, waiting), return_when=asyncio.FIRST_COMPLETED)
     if boot.done():
         boot.result()
-    reason = await waiting
+    await waiting
     boot.cancel()
+    await _quiet(folder)
+    heeding.cancel()
+    if reasons == {"stopped"}:
+        (folder / "status.json").unlink(missing_ok=True)
+        return
+    if "terminated" not in reasons:
+        reason: Literal["expired", "interrupted"] = "expired" if "expired" in reasons else "interrupted"
+        publish(folder / ENDED, Ended(reason=reason, at=datetime.now(UTC)))
+        # Whoever told us to end it before this could be seen relies on us; later ones see to it themselves.
+        await asyncio.sleep(LAST_ORDERS_S)
+        await _quiet(folder)
+        delete(folder / "home")
+    if "terminated" in reasons:
+        remove(folder)
+
+
+async def _heed(folder: Path, spec: Spec, end: Callable[[Reason], None]) -> None:
+    expires_at = spec.expires_at
+    while True:
+        if (folder / STOPPED).exists():
+            end("stopped")
+        # What cannot be read at the moment must not make it live for ever.
+        with suppress(OSError):
+            expires_at = expiry(folder, spec)
+        left = (expires_at - datetime.now(UTC)).total_seconds() if expires_at else LOOK_S
+        if left <= 0:
+            end("expired")
+        await asyncio.sleep(min(LOOK_S, max(left, 0.01)))
+
+
+def _at(moment: datetime, action: Callable[..., None], *arguments: object) -> None:
+    delay = max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    asyncio.get_running_loop().call_later(delay, action, *arguments)
+
+
+async def _quiet(folder: Path) -> None:
+    """Kill all that runs in the instance, and wait until it is gone."""
     while kill_processes(folder, server=os.getpid()):
         await asyncio.sleep(0.01)
-    if reason == "terminated":
-        remove(folder)
-    else:
-        publish(folder / "ended.json", Ended(reason=reason, at=datetime.now(UTC)))
-        delete(folder / "home")
-
-
-def _at(moment: datetime | None, action: Callable[..., None], *arguments: object) -> None:
-    if moment is not None:
-        delay = max(0.0, (moment - datetime.now(UTC)).total_seconds())
-        asyncio.get_running_loop().call_later(delay, action, *arguments)
 
 
 async def _boot(folder: Path, spec: Spec) -> None:
+    # What a server before us left running, when it died, is not to go on in this one.
+    await _quiet(folder)
     await asyncio.sleep(spec.boot_s)
     if spec.dead:
         return
@@ -108,8 +140,11 @@ async def _boot(folder: Path, spec: Spec) -> None:
 def session_environment(folder: Path) -> dict[str, str]:
     """What every command in the instance starts with."""
     user = username()
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if (folder / "bin").is_dir():
+        passed_on["PATH"] = f"{folder / 'bin'}:{passed_on.get('PATH', os.defpath)}"
     return {
-        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        **passed_on,
         "HOME": str(folder / "home"),
         "USER": user,
         "LOGNAME": user,

@@ -52,7 +52,7 @@ async def listen(folder: Path, environment: Mapping[str, str]) -> tuple[int, str
 
     async def session(process: Process) -> None:
         try:
-            await _run(process, folder / "home", environment)
+            await _run(process, folder / "home", {**environment, "SSH_CONNECTION": _ends(process)})
         except OSError as error:
             process.stderr.write(f"{error}\n".encode())
             process.exit(NOT_STARTED)
@@ -71,6 +71,12 @@ async def listen(folder: Path, environment: Mapping[str, str]) -> tuple[int, str
     )
     public = key.export_public_key().decode().split()
     return acceptor.get_port(), " ".join(public[:2])
+
+
+def _ends(process: Process) -> str:
+    """The connection of a session as sshd tells it: address and port of the client, then of the server."""
+    ends = process.get_extra_info("peername"), process.get_extra_info("sockname")
+    return " ".join(f"{address} {port}" for address, port, *_ in ends)
 
 
 async def _run(process: Process, home: Path, environment: Mapping[str, str]) -> None:

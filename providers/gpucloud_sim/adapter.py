@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from gpucloud.errors import NotFound
+from gpucloud.errors import NotFound, Unreachable
 from gpucloud.http import retry_reads
 from gpucloud.model import (
     Availability,
@@ -21,6 +22,7 @@ from gpucloud.model import (
     Market,
     Offer,
     Requirements,
+    SideResource,
     utcnow,
 )
 from gpucloud.provider import (
@@ -36,8 +38,7 @@ from gpucloud.provider import (
 from gpucloud_local.adapter import making, to_instance, using
 
 if TYPE_CHECKING:
-    from gpucloud_local.api import Machine
-    from gpucloud_sim.api import Api
+    from gpucloud_sim.api import Api, Sight
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Sim(Provider):
         fuse=Fuse.PROVIDER,
         billing_grain_s=1,
         billing_minimum_s=0,
-        billed_while_stopped=StoppedBilling.UNSUPPORTED,
+        billed_while_stopped=StoppedBilling.STORAGE,
         name_length=64,
         idempotent_launch=False,
         listing_lag_s=3,
@@ -115,31 +116,73 @@ class Sim(Provider):
             expires_at=spec.expires_at,
         )
         with making(self.name):
-            return to_instance(self.name, self._api.create(asked, spec.public_key))
+            return self._instance(self._api.create(asked, spec.public_key))
 
     def get(self, ref: InstanceRef) -> Instance:
         """Look one up."""
-        return self._instance(*self._read(lambda: self._api.get(ref.id)))
+        return self._instance(self._read(lambda: self._api.get(ref.id)))
 
     def instances(self) -> Iterable[Instance]:
         """List them, as late as the script says."""
-        return [self._instance(machine, ending) for machine, ending in self._read(self._api.list)]
+        from gpucloud_sim.api import ListingDown
+
+        try:
+            return [self._instance(sight) for sight in self._read(self._api.machines)]
+        except ListingDown:
+            raise Unreachable("sim: the listing fails", provider=self.name, vendor_code="500") from None
 
     def terminate(self, ref: InstanceRef) -> None:
         """End one."""
         with suppress(NotFound), using(self.name):
             self._api.delete(ref.id)
 
+    def stop(self, ref: InstanceRef) -> None:
+        """Stop one; it keeps its disk."""
+        with using(self.name):
+            self._api.stop(ref.id)
+
+    def start(self, ref: InstanceRef) -> None:
+        """Start one again, at another address."""
+        with using(self.name):
+            self._api.start(ref.id)
+
+    def expire(self, ref: InstanceRef, at: datetime) -> None:
+        """Move the moment at which one ends by itself."""
+        with using(self.name):
+            self._api.expire(ref.id, at)
+
+    def side_resources(self) -> Iterable[SideResource]:
+        """List the disks and addresses, as late as the script says."""
+        return [
+            SideResource(
+                provider=self.name,
+                kind=resource.kind,
+                ref=InstanceRef(resource.id, resource.region),
+                token=resource.token,
+                cluster=resource.cluster,
+                owner=resource.owner,
+                usd_per_hour=resource.usd_per_hour,
+            )
+            for resource in self._read(self._api.resources)
+        ]
+
+    def remove(self, resource: SideResource) -> None:
+        """Delete one that no instance uses."""
+        with using(self.name):
+            self._api.remove(resource.ref.id)
+
     def host_keys(self, ref: InstanceRef) -> tuple[str, ...]:
         """The key that the instance's server made."""
         with suppress(NotFound):
-            machine, _ = self._read(lambda: self._api.get(ref.id))
-            return (machine.status.host_key,) if machine.status else ()
+            status = self._read(lambda: self._api.get(ref.id)).machine.status
+            return (status.host_key,) if status else ()
         return ()
 
-    def _instance(self, machine: Machine, ending: bool) -> Instance:
-        instance = to_instance(self.name, machine)
-        return replace(instance, state=InstanceState.TERMINATING) if ending and instance.alive else instance
+    def _instance(self, sight: Sight) -> Instance:
+        instance = to_instance(self.name, sight.machine)
+        ending = sight.ending and instance.alive
+        state = InstanceState.TERMINATING if ending else instance.state
+        return replace(instance, state=state, usd_per_hour=sight.usd_per_hour)
 
     def _read(self, request: Callable[[], T]) -> T:
         with using(self.name):

@@ -1,21 +1,29 @@
 """The script of a simulated market: items separated by commas.
 
-==================  ==================================================================================
-``stockout=2``      the first 2 launches find no stock
-``quota=1``         the first launch is refused for want of quota
-``boot=5s``         SSH answers 5 s after the launch
-``badhost=1``       the first instance never answers
-``interrupt@40s``   the first spot instance is taken back 40 s after its launch, a second item the second
-``notice=3s``       so long before, the interruption is announced on the instance (2 s without this item)
-``price*1.2@30s``   from 30 s after the market opened every price is 1.2 times what it was
-``throttle=3``      the first 3 requests are answered "too many requests"
-``api500=2``        the first 2 requests fail inside the provider
-``lost-reply=1``    the first launch succeeds but its answer never arrives
-``slow-list=3``     an instance is missing from the first 3 listings after its launch
-``stuck=2``         a terminated instance goes on until it was listed 2 more times
-``auth``            every request is refused for want of credentials
-``seed=7``          another set of prices
-==================  ==================================================================================
+=======================  =====================================================================================
+``stockout=2``           the first 2 launches find no stock
+``quota=1``              the first launch is refused for want of quota
+``boot=5s``              SSH answers 5 s after the launch
+``badhost=1``            the first instance never answers
+``wronggpu=1``           the first instance with GPUs has one A10 instead of what was sold
+``interrupt@40s``        the first spot instance is taken back 40 s after launch, a second item the second
+``notice=3s``            so long before, the interruption is announced on the instance (2 s without this item)
+``price*1.2@30s``        from 30 s after the market opened all prices, and running spot, are 1.2 times as much
+``throttle=3``           the first 3 requests are answered "too many requests"
+``api500=2``             the first 2 requests fail inside the provider
+``lost-reply=1``         the first launch succeeds but its answer never arrives
+``error-but-created=1``  the first launch is answered with an error although it made the instance
+``twice=1``              the first launch makes two instances with one token
+``forget=2``             an instance is not found by the first 2 requests for it; the listing shows it
+``nolist=2``             the first 2 listings of instances fail
+``slow-list=3``          an instance is missing from the first 3 listings after its launch; so is its disk
+``terminate500=2``       the first 2 terminates fail inside the provider
+``lost-terminate=1``     the first terminate takes effect but its answer never arrives
+``stuck=2``              a terminated instance goes on until it was listed 2 more times
+``leak=1``               the first instance that is terminated leaves its disk behind
+``auth``                 every request is refused for want of credentials
+``seed=7``               another set of prices
+=======================  =====================================================================================
 """
 
 from __future__ import annotations
@@ -33,11 +41,19 @@ COUNTS: Final = (
     "stockout",
     "quota",
     "badhost",
+    "wronggpu",
     "throttle",
     "api500",
     "lost-reply",
+    "error-but-created",
+    "twice",
+    "forget",
+    "nolist",
     "slow-list",
+    "terminate500",
+    "lost-terminate",
     "stuck",
+    "leak",
     "seed",
 )
 EXAMPLES: Final = {
@@ -59,11 +75,19 @@ class Script:
     stockout: int = 0
     quota: int = 0
     badhost: int = 0
+    wronggpu: int = 0
     throttle: int = 0
     api500: int = 0
     lost_reply: int = 0
+    error_but_created: int = 0
+    twice: int = 0
+    forget: int = 0
+    nolist: int = 0
     slow_list: int = 0
+    terminate500: int = 0
+    lost_terminate: int = 0
     stuck: int = 0
+    leak: int = 0
     seed: int = 0
     boot: float = 0
     notice: float = 2

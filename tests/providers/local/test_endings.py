@@ -16,6 +16,7 @@ import pytest
 
 from gpucloud.errors import NotFound, Rejected
 from gpucloud.model import Instance, InstanceRef, InstanceState, utcnow
+from gpucloud.provider import MovesExpiry, Stops
 from gpucloud.remote.keys import identity
 from gpucloud_local import Local
 from gpucloud_local.api import STARTING, TOMBSTONE, Ended, Spec, publish, read
@@ -267,6 +268,56 @@ def test_an_instance_that_expired_can_be_terminated(tmp_path: Path, local: Local
     eventually(lambda: not read(local.settings.state_dir / instance.ref.id).alive)
     local.terminate(instance.ref)
     assert list(local.instances()) == []
+    assert list(local.settings.state_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("sshd", BOTH)
+def test_an_expiry_can_be_moved_in_both_directions(tmp_path: Path, sshd: str) -> None:
+    provider = a_provider(tmp_path / "state", sshd)
+    soon = utcnow() + timedelta(seconds=2)
+    with rented(provider, tmp_path, expires_at=soon) as one, rented(provider, tmp_path) as other:
+        provider.expire(one.instance.ref, soon + timedelta(hours=1))
+        provider.expire(other.instance.ref, soon)
+        eventually(lambda: provider.get(other.instance.ref).state is InstanceState.TERMINATED)
+        assert utcnow() >= soon
+        assert one.say("echo still here") == "still here"
+        with pytest.raises(NotFound):
+            provider.expire(other.instance.ref, soon)
+        provider.expire(one.instance.ref, utcnow() - timedelta(days=1))
+        eventually(lambda: provider.get(one.instance.ref).state is InstanceState.TERMINATED)
+
+
+def test_of_many_moves_at_once_one_counts(tmp_path: Path, local: Local) -> None:
+    with rented(local, tmp_path) as machine:
+        program = (
+            "import sys; from datetime import datetime; from pathlib import Path\n"
+            "from gpucloud.model import InstanceRef; from gpucloud.provider import ProviderSettings\n"
+            "from gpucloud_local import Local\n"
+            "local = Local(ProviderSettings('local', Path(sys.argv[1])))\n"
+            "for moment in sys.argv[3:] * 20:\n"
+            "    local.expire(InstanceRef(sys.argv[2]), datetime.fromisoformat(moment))\n"
+        )
+        moments = [(utcnow() + timedelta(hours=hours)).isoformat() for hours in (1, 2)]
+        words = [sys.executable, "-c", program, str(tmp_path / "state"), machine.instance.ref.id, *moments]
+        everyone = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        assert [process.communicate() and process.returncode for process in everyone] == [0, 0, 0]
+        assert machine.say("echo still here") == "still here"
+        local.expire(machine.instance.ref, utcnow())
+        eventually(lambda: local.get(machine.instance.ref).state is InstanceState.TERMINATED)
+
+
+def test_the_local_provider_cannot_stop_and_does_not_say_so(local: Local) -> None:
+    assert isinstance(local, MovesExpiry)
+    assert not isinstance(local, Stops)
+
+
+def test_terminate_while_an_instance_expires_is_not_lost(tmp_path: Path, local: Local) -> None:
+    key, offer = identity(tmp_path), an_offer(local)
+    for _ in range(8):
+        instance = local.launch(offer, a_spec(key, expires_at=utcnow()))
+        eventually(lambda ref=instance.ref: local.get(ref).state is InstanceState.TERMINATED)  # type: ignore[misc]
+        local.terminate(instance.ref)
+        eventually(lambda: not list(local.instances()))
     assert list(local.settings.state_dir.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from gpucloud.errors import HostKeyChanged, RemoteError
 from gpucloud.remote.keys import identity, new_key_pair
 from gpucloud_local import Local
-from gpucloud_local.api import MARKER, PASSED_ON
+from gpucloud_local.processes import MARKER, PASSED_ON
 from tests.providers.local.conftest import BOTH, a_provider
 from tests.providers.rented import Rented, rented
 

@@ -36,6 +36,22 @@ def test_the_status_of_a_command_comes_back(machine: Rented, status: int) -> Non
     assert machine.run(f"exit {status}").status == status
 
 
+def test_a_session_knows_its_connection_as_with_any_sshd(machine: Rented) -> None:
+    client, client_port, server, server_port = machine.say('echo "$SSH_CONNECTION"').split()
+    assert (client, server) == ("127.0.0.1", "127.0.0.1")
+    assert int(server_port) == machine.address.port
+    assert 0 < int(client_port) < 65536
+    with machine.connect() as one, machine.connect() as other:
+        said = [connection.run('echo "$SSH_CONNECTION"').stdout for connection in (one, one, other)]
+    assert said[0] == said[1] != said[2]
+
+
+def test_a_session_in_a_terminal_knows_its_connection_too(machine: Rented) -> None:
+    words = machine.ssh("-tt", machine.login, 'echo "<$SSH_CONNECTION>"')
+    done = subprocess.run(words, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert f" 127.0.0.1 {machine.address.port}>" in done.stdout
+
+
 def test_a_command_that_is_not_there_is_127(machine: Rented) -> None:
     done = machine.run("no-such-program")
     assert (done.status, done.stdout) == (127, b"")

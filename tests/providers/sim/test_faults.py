@@ -15,6 +15,7 @@ from gpucloud.errors import (
     ProviderError,
     QuotaExceeded,
     RateLimited,
+    Rejected,
     Unreachable,
 )
 from gpucloud.model import Instance, InstanceRef, InstanceState, Market, Offer, Requirements, utcnow
@@ -155,6 +156,24 @@ def test_a_price_without_a_time_is_there_from_the_beginning(sim: MakeMarket) -> 
     )
 
 
+def test_what_runs_as_spot_costs_what_spot_has_come_to_cost(
+    sim: MakeMarket, spot: Offer, offer: Offer, launch: Launch
+) -> None:
+    market = sim("price*3,price*2@2s,price*1.5@2s,price*9@1h")
+    agreed = launch(market, offer)
+    moving = [launch(market, spot)]
+    assert moving[0].usd_per_hour == spot.usd_per_hour
+    eventually(lambda: market.get(moving[0].ref).usd_per_hour != spot.usd_per_hour)
+    assert market.get(moving[0].ref).usd_per_hour == spot.usd_per_hour * 3
+    moving.append(launch(market, spot))
+    shown = {instance.ref: instance.usd_per_hour for instance in market.instances()}
+    assert shown == {
+        agreed.ref: offer.usd_per_hour,
+        moving[0].ref: spot.usd_per_hour * 3,
+        moving[1].ref: spot.usd_per_hour,
+    }
+
+
 def test_throttle_refuses_so_many_requests_and_a_launch_is_not_repeated(
     sim: MakeMarket, offer: Offer, launch: Launch
 ) -> None:
@@ -212,6 +231,93 @@ def test_a_lost_reply_has_launched(sim: MakeMarket, offer: Offer, key: Identity,
     assert launch(market, offer).token != spec.token
 
 
+def test_an_error_reply_may_hide_an_instance(
+    sim: MakeMarket, offer: Offer, key: Identity, launch: Launch
+) -> None:
+    market, spec = sim("error-but-created=1"), a_spec(key)
+    with pytest.raises(Rejected) as caught:
+        market.launch(offer, spec)
+    assert (caught.value.outcome_unknown, caught.value.vendor_code) == (True, "ALLOCATION_FAILED")
+    (found,) = market.instances()
+    assert (found.token, found.owner) == (spec.token, spec.owner)
+    assert Rented(market, running(market, found), key).say("echo there") == "there"
+    assert launch(market, offer).token != spec.token
+
+
+def test_a_launch_that_was_done_twice_made_two_with_one_token(
+    sim: MakeMarket, offer: Offer, key: Identity, launch: Launch
+) -> None:
+    market = sim("twice=1")
+    instance = launch(market, offer)
+    one, other = market.instances()
+    assert one.token == other.token == instance.token
+    assert instance.ref in {one.ref, other.ref}
+    assert one.ref != other.ref
+    assert one.usd_per_hour == other.usd_per_hour == offer.usd_per_hour
+    for twin in (one, other):
+        assert Rented(market, running(market, twin), key).say("echo there") == "there"
+    assert len(list(market.side_resources())) == 4
+    market.terminate(one.ref)
+    eventually(lambda: set(listed(market)) == {other.ref.id})
+    market.terminate(other.ref)
+    eventually(lambda: listed(market) == {})
+    launch(market, offer)
+    assert len(listed(market)) == 1
+
+
+def test_an_instance_is_listed_before_it_is_found(sim: MakeMarket, offer: Offer, launch: Launch) -> None:
+    market = sim("forget=2")
+    first, second = launch(market, offer), launch(market, offer)
+    assert set(listed(market)) == {first.ref.id, second.ref.id}
+    for instance in (first, second):
+        found = [outcome(lambda ref=instance.ref: market.get(ref)) for _ in range(3)]  # type: ignore[misc]
+        assert found == [NotFound, NotFound, None]
+    market.terminate(first.ref)
+    eventually(lambda: set(listed(market)) == {second.ref.id})
+
+
+def test_so_many_listings_fail_however_patient_one_is(sim: MakeMarket, offer: Offer, launch: Launch) -> None:
+    market = sim("nolist=2")
+    instance = launch(market, offer)
+    for _ in range(2):
+        with pytest.raises(Unreachable) as caught:
+            market.instances()
+        assert caught.value.retryable
+    assert set(listed(market)) == {instance.ref.id}
+
+
+def test_so_many_terminates_fail_and_end_nothing(
+    sim: MakeMarket, offer: Offer, launch: Launch, key: Identity
+) -> None:
+    market = sim("terminate500=2")
+    instance = running(market, launch(market, offer))
+    for _ in range(2):
+        with pytest.raises(Unreachable) as caught:
+            market.terminate(instance.ref)
+        assert caught.value.vendor_code == "500"
+        assert Rented(market, instance, key).say("echo still on") == "still on"
+        assert listed(market) == {instance.ref.id: InstanceState.RUNNING}
+    market.terminate(instance.ref)
+    eventually(lambda: listed(market) == {})
+
+
+def test_a_terminate_whose_answer_is_lost_has_ended_it(sim: MakeMarket, offer: Offer, launch: Launch) -> None:
+    market = sim("lost-terminate=1")
+    instance = launch(market, offer)
+    with pytest.raises(Unreachable):
+        market.terminate(instance.ref)
+    eventually(lambda: listed(market) == {})
+    market.terminate(instance.ref)
+
+
+def test_what_is_terminated_says_so_until_it_is_gone(sim: MakeMarket, offer: Offer, launch: Launch) -> None:
+    market = sim("boot=0s")
+    instance = running(market, launch(market, offer))
+    market.terminate(instance.ref)
+    assert listed(market) in ({}, {instance.ref.id: InstanceState.TERMINATING})
+    eventually(lambda: listed(market) == {})
+
+
 def test_a_slow_listing_shows_an_instance_late(sim: MakeMarket, offer: Offer, launch: Launch) -> None:
     market = sim("slow-list=2")
     first = launch(market, offer)
@@ -251,6 +357,9 @@ def test_without_credentials_nothing_works(sim: MakeMarket, offer: Offer, launch
         lambda: list(market.instances()),
         lambda: market.terminate(ref),
         lambda: market.host_keys(ref),
+        lambda: market.stop(ref),
+        lambda: market.start(ref),
+        lambda: market.expire(ref, utcnow()),
     ):
         with pytest.raises(AuthError):
             verb()

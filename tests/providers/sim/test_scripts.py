@@ -37,6 +37,14 @@ WORDS = {
     "lost-reply=1": Script(lost_reply=1),
     "slow-list=3": Script(slow_list=3),
     "stuck=2": Script(stuck=2),
+    "wronggpu=1": Script(wronggpu=1),
+    "error-but-created=1": Script(error_but_created=1),
+    "twice=1": Script(twice=1),
+    "forget=2": Script(forget=2),
+    "nolist=2": Script(nolist=2),
+    "terminate500=2": Script(terminate500=2),
+    "lost-terminate=1": Script(lost_terminate=1),
+    "leak=1": Script(leak=1),
     "auth": Script(auth=True),
     "seed=7": Script(seed=7),
     " stockout=2 , boot=5s ,": Script(stockout=2, boot=5),
@@ -57,6 +65,10 @@ MISTAKES = {
     "Stockout=2": "stockout=2",
     "lost_reply=1": "lost-reply=2",
     "slowlist=3": "slow-list=2",
+    "error_but_created=1": "error-but-created=2",
+    "no-list=2": "nolist=2",
+    "leaks=1": "leak=2",
+    "terminate=2": "terminate500=2",
     "bot=5s": "boot=5s",
     "intterupt@5s": "interrupt@40s",
     "prices*2": "price*1.2@30s",
@@ -122,6 +134,16 @@ def test_the_documentation_knows_every_word_and_nothing_else() -> None:
     assert {re.split(r"[=@*]", item)[0] for item in documented} == set(EXAMPLES)
     for item in (*documented, *EXAMPLES.values()):
         assert parse(item) != Script(item), f"{item} means nothing"
+
+
+def test_the_readme_knows_every_word_but_those_that_make_nothing_fail() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    part = text.partition("The simulated market takes a script")[2].partition("\n## ")[0]
+    examples = re.findall(r"`(?:--provider sim:)?([^`]+)`", part)
+    words = {re.split(r"[=@*]", item)[0] for example in examples for item in example.split(",")}
+    assert words == set(EXAMPLES) - {"quota", "notice", "auth", "seed"}
+    for example in examples:
+        assert parse(example) != Script(example)
 
 
 def test_a_wrong_script_is_an_error_of_the_verbs_and_not_of_building_the_provider(tmp_path: Path) -> None:
