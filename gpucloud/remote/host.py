@@ -32,6 +32,29 @@ BEGIN: Final = b"\x1egpucloud\x1e"
 
 _PLAIN: Final = frozenset((string.ascii_letters + string.digits + " ./_-=,:;").encode())
 _STATES: Final = frozenset({"unknown", "going", "ended", "lost"})
+_USES: Final = frozenset({"job", "ssh", "gpu", "start", "none"})
+_SEEN: Final = {"known": True, "unknown": False}
+_ENDS: Final = {"none": None, "lease": "lease", "idle": "idle"}
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What the host knows of its limits and of its use.
+
+    ``lease_left_s`` and ``idle_limit_s`` are ``None`` without a limit. ``idle_for_s`` counts since it was
+    last busy or the limit was set. ``busy`` is what keeps it so now: ``job``, ``ssh``, ``gpu``, ``start``
+    when it has only just begun to look, or ``none``. Where ``sessions_known`` is false SSH sessions cannot
+    be seen, and the host does not end for idleness by itself. ``over`` is why it is to end: ``lease``,
+    ``idle`` or ``None``.
+    """
+
+    lease_left_s: int | None
+    idle_limit_s: int | None
+    idle_for_s: int
+    busy: str
+    sessions_known: bool
+    over: str | None
+    jobs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +154,28 @@ class Host:
         """Let everything on the host end in so many seconds from now; ``None`` takes the limit away."""
         done = self._host("lease", "none" if seconds is None else str(seconds))
         self._checked(done, "the lease could not be set")
+
+    def idle(self, seconds: int | None) -> None:
+        """Let the machine end when it has been idle for so many seconds from now on; ``None``: never."""
+        done = self._host("idle", "none" if seconds is None else str(seconds))
+        self._checked(done, "the idle limit could not be set")
+
+    def vitals(self) -> Vitals:
+        """What the host knows of its limits and of its use; to ask does not count as use.
+
+        Raises:
+            RemoteError: when nothing enforces the limits there any more, as after a restart.
+        """
+        done = self._checked(self._host("vitals"), "the limits could not be asked for")
+        try:
+            return _parse_vitals(done.stdout)
+        except (ValueError, KeyError) as error:
+            raise self._nonsense("its limits", done) from error
+
+    def check(self, script: bytes, *words: str) -> bytes:
+        """What a script of its own prints that is run there from its stdin; leaves nothing behind."""
+        done = self._sh(f"exec sh -s -- {shlex.join(words)}", stdin=script)
+        return self._checked(done, "the hardware could not be checked").stdout
 
     def clean(self) -> None:
         """End every job and remove our folder."""
@@ -234,11 +279,14 @@ class Host:
         try:
             return _parse_status(done.stdout)
         except (ValueError, KeyError, OverflowError, OSError) as error:
-            raise RemoteError(
-                f"{self.label} tells of job {job_id} what makes no sense",
-                why=repr(done.stdout[:200]),
-                hint="gpucloud ssh, to look there",
-            ) from error
+            raise self._nonsense(f"job {job_id}", done) from error
+
+    def _nonsense(self, subject: str, done: Completed) -> RemoteError:
+        return RemoteError(
+            f"{self.label} tells of {subject} what makes no sense",
+            why=repr(done.stdout[:200]),
+            hint="gpucloud ssh, to look there",
+        )
 
     def _checked(self, done: Completed, message: str, failure: type[RemoteError] = RemoteError) -> Completed:
         if done.status != 0:
@@ -307,8 +355,31 @@ def _tar(scripts: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+def _facts(report: bytes) -> dict[str, str]:
+    return dict(line.partition("=")[::2] for line in report.decode().splitlines())
+
+
+def _parse_vitals(report: bytes) -> Vitals:
+    facts = _facts(report)
+    if facts["busy"] not in _USES:
+        raise ValueError(facts["busy"])
+    return Vitals(
+        lease_left_s=_seconds(facts["lease_left"]),
+        idle_limit_s=_seconds(facts["idle_limit"]),
+        idle_for_s=int(facts["idle_for"]),
+        busy=facts["busy"],
+        sessions_known=_SEEN[facts["sessions"]],
+        over=_ENDS[facts["over"]],
+        jobs=int(facts["jobs"]),
+    )
+
+
+def _seconds(limit: str) -> int | None:
+    return None if limit == "none" else int(limit)
+
+
 def _parse_status(report: bytes) -> JobStatus:
-    facts = dict(line.partition("=")[::2] for line in report.decode().splitlines())
+    facts = _facts(report)
     state = facts["state"]
     if state not in _STATES:
         raise ValueError(state)

@@ -11,6 +11,9 @@
 #                      cancelled, notice, expired     why it was told to end
 #                      exit              "PHASE STATUS SECONDS", written once, when the job is over
 #   ROOT/lease         when everything here must end, in the seconds of "clock"
+#   ROOT/idle          "SECONDS SINCE SESSIONS": the limit, since when it counts, and if sessions are known
+#   ROOT/busy          "WHEN WHY": when it was last busy; what keeps it so now: job, ssh, gpu, start or none
+#   ROOT/over          why it is to end: "lease", "idle SECONDS" or none
 #   ROOT/notice        is there once the provider has announced that it takes the machine back
 #   ROOT/claim         who uses the machine, where several may
 #   ROOT/gpu.csv       GPU use over time, where nvidia-smi is there
@@ -20,6 +23,8 @@ umask 077
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P) || exit 1
 GRACE=30
+# A GPU is in use from so many per cent on.
+GPU_PERCENT=5
 
 fail() {
   printf 'gpucloud: %s\n' "$1" >&2
@@ -92,7 +97,13 @@ os.execvp(sys.argv[1], sys.argv[1:])' "$@"
 }
 
 # detach COMMAND...: starts it in the background; returns once it has closed its output, safe from our end.
-detach() { : "$( (new_session sh "$ROOT/host.sh" "$@") </dev/null 2>/dev/null & )"; }
+# What goes on without us is no SSH session any more.
+detach() {
+  : "$(
+    unset SSH_CONNECTION SSH_CLIENT SSH_TTY
+    (new_session sh "$ROOT/host.sh" "$@") </dev/null 2>/dev/null &
+  )"
+}
 
 # -- the machine ------------------------------------------------------------------------------------
 
@@ -105,8 +116,8 @@ init() {
   [ -z "$3" ] || printf '%s\n' "$3" | put notice-probe || exit
   [ -z "$4" ] || printf '%s\n' "$4" | put at-end || exit
   if ! alive "$ROOT/watch.pid"; then
-    # These are from before a reboot; whoever takes the machine sets its lease next.
-    drop "$ROOT/lease" "$ROOT/notice"
+    # These are from before a reboot; whoever takes the machine sets its limits next.
+    drop "$ROOT/lease" "$ROOT/notice" "$ROOT/idle" "$ROOT/busy" "$ROOT/over"
     detach watch
     # One that sees that another has come after it goes, perhaps while we look at it.
     alive "$ROOT/watch.pid" || { nap && alive "$ROOT/watch.pid"; } ||
@@ -151,31 +162,75 @@ claim() {
 
 # lease SECONDS: everything here ends in so many seconds; "none" takes the limit away.
 lease() {
-  if [ "$1" = none ]; then drop "$ROOT/lease"; else echo "$(($(clock) + $1))" | put lease; fi
+  if [ "$1" = none ]; then drop "$ROOT/lease"; else echo "$(($(clock) + $1))" | put lease || exit; fi
+  lift lease
 }
 
 due() { { read -r end <"$ROOT/lease"; } 2>/dev/null && [ "$(clock)" -ge "$end" ]; }
 
-# Watches over lease, notice and GPUs for as long as our folder is there and no other watch has taken over.
-# Each has a loop of its own: nvidia-smi hangs when the driver does, and the lease must end all the same.
+# idle SECONDS: the machine ends when it has been idle for so long from now on; "none" takes the limit away.
+idle() {
+  if [ "$1" = none ]; then drop "$ROOT/idle"; else echo "$1 $(clock) $(sessions)" | put idle || exit; fi
+  lift idle
+}
+
+# vitals: what is known of the limits and of what keeps the machine busy, as key=value lines.
+vitals() {
+  alive "$ROOT/watch.pid" && read -r last busy <"$ROOT/busy" && read -r over _ <"$ROOT/over" ||
+    fail "the watch over this machine has ended, as it does when the machine restarts"
+  jobs=$(count_jobs)
+  # The watch may not have seen yet what has just begun.
+  [ "$jobs" -eq 0 ] || last=$(clock) busy=job
+  left=none
+  ! { read -r end <"$ROOT/lease"; } 2>/dev/null || left=$((end - $(clock)))
+  [ "$left" = none ] || [ "$left" -ge 0 ] || left=0
+  read_idle || { limit=none since=0 && sessions=$(sessions); }
+  printf 'lease_left=%s\nidle_limit=%s\nidle_for=%s\n' "$left" "$limit" "$(idle_for)"
+  printf 'busy=%s\nsessions=%s\nover=%s\njobs=%s\n' "$busy" "$sessions" "$over" "$jobs"
+}
+
+# Watches over limits, notice and GPUs for as long as our folder is there and no other watch has taken over.
+# Each has a loop of its own: nvidia-smi hangs when the driver does, so may whoever looks at other processes,
+# and the lease must end all the same.
 watch() {
   trap '' HUP
   self=$(identity)
-  echo "$self" | put watch.pid || exit
+  # Without /proc it ends in a blank, which "read" leaves out.
+  self=${self% }
+  last=$(clock) noted=
+  printf '%-32s\n' "$last start" | put busy && printf '%-32s\n' none | put over &&
+    echo "$self" | put watch.pid || exit
   exec >/dev/null
   while on_watch; do sample; sleep 10; done &
   while on_watch; do heed_notice; sleep 1; done &
-  while on_watch; do heed_lease; sleep 1; done
+  while on_watch; do heed_idle; sleep 1; done &
+  while on_watch; do heed_end; sleep 1; done
 }
 
 on_watch() { read -r owner <"$ROOT/watch.pid" && [ "$owner" = "$self" ]; }
 
-heed_lease() {
-  due || return 0
-  stop_jobs "$GRACE" expired
+# Ends what the lease or idleness is to end; only this does, so that it is done once.
+heed_end() {
+  if due; then
+    says lease || tell over lease
+    stop_jobs "$GRACE" expired
+  else
+    lift lease
+    # A job that has begun since the machine was found idle goes on.
+    says idle && [ "$(count_jobs)" -eq 0 ] || return 0
+  fi
   [ -f "$ROOT/at-end" ] || return 0
   if sh "$ROOT/at-end"; then rm -f "$ROOT/at-end"; else sleep 10; fi
 }
+
+# Whether the machine is to end for that reason.
+says() { { read -r over _ <"$ROOT/over"; } 2>/dev/null && [ "$over" = "$1" ]; }
+
+# It is not to end for that reason any more.
+lift() { ! says "$1" || tell over none; }
+
+# tell NAME TEXT: for busy and over, which have room for 32 characters.
+tell() { note "$ROOT/$1" "$(printf '%-32s' "$2")"; }
 
 heed_notice() {
   if [ -f "$ROOT/notice-probe" ] && [ ! -e "$ROOT/notice" ] && sh "$ROOT/notice-probe"; then
@@ -193,6 +248,93 @@ sample() {
   # A sample is some 40 bytes: 8 MB are more than a fortnight of one GPU, and two such files are kept.
   [ "$(wc -c <"$ROOT/gpu.csv")" -lt 8000000 ] || mv "$ROOT/gpu.csv" "$ROOT/gpu.csv.1"
 }
+
+# -- idleness ---------------------------------------------------------------------------------------
+
+# Notes when the machine was last busy, and whether it has been idle for the limit.
+heed_idle() {
+  ! in_use || last=$(clock)
+  [ "$last $use" = "$noted" ] || { noted="$last $use" && tell busy "$noted"; }
+  # Not to know of sessions must not end a machine that somebody uses.
+  if [ "$use" = none ] && read_idle && [ "$sessions" = known ] && [ "$(idle_for)" -ge "$limit" ]; then
+    ! says none || tell over "idle $limit"
+  else
+    lift idle
+  fi
+}
+
+read_idle() { { read -r limit since sessions <"$ROOT/idle"; } 2>/dev/null; }
+
+# Seconds since it was last busy or since its limit was set, whichever is later.
+idle_for() {
+  from=$last
+  [ "$from" -ge "$since" ] || from=$since
+  echo "$(($(clock) - from))"
+}
+
+in_use() {
+  if [ "$(count_jobs)" -gt 0 ]; then
+    use=job
+  elif attended; then
+    use=ssh
+  elif computing; then
+    use=gpu
+  else
+    use=none
+    return 1
+  fi
+}
+
+count_jobs() {
+  count=0
+  for job in "$ROOT"/jobs/*; do ! going "${job##*/}" || count=$((count + 1)); done
+  echo "$count"
+}
+
+# Whether SSH sessions can be seen here, as the client's own tells: there is no /proc everywhere, and what
+# comes in through a proxy may not look like one.
+sessions() {
+  { tr '\0' '\n' <"/proc/$$/environ" | grep -q '^SSH_CONNECTION='; } 2>/dev/null && echo known || echo unknown
+}
+
+# Whether this user has an SSH session, or anything goes on that was started in one.
+attended() {
+  for process in $(of_sessions); do asks "$process" || return 0; done
+  return 1
+}
+
+# The numbers of all processes that have sshd's variable; tail puts their names above the contents.
+of_sessions() {
+  printf '%s\0' /proc/[0-9]*/environ | xargs -0 tail -c +1 /dev/null 2>/dev/null | tr '\0' '\n' |
+    sed -n -e '/^==> .*environ <==$/h' -e '/^SSH_CONNECTION=/{g;s/[^0-9]//g;p;}'
+}
+
+# Whether a process is part of a session that only asks for vitals, or has ended meanwhile: asking must not
+# keep a machine busy. From its login shell on such a session names the command in arguments or environment.
+asks() {
+  ancestor=$1
+  while [ "${ancestor:-0}" -gt 1 ]; do
+    words=$(cat "/proc/$ancestor/cmdline" "/proc/$ancestor/environ" 2>/dev/null | tr '\0' ' ')
+    case $words in *host.sh\ vitals*) return 0 ;; esac
+    ancestor=$(field 2 "$ancestor")
+  done
+  [ -z "$(field 2 "$1")" ]
+}
+
+# Whether a GPU was in use at the last sample; how it is a minute later is not known.
+computing() {
+  tail -c 4096 "$ROOT/gpu.csv" | {
+    sampled=0 high=
+    while IFS=', ' read -r at _ percent _; do
+      [ "$at" = "$sampled" ] || high=
+      sampled=$at
+      # It is no number where it cannot be measured.
+      [ "$percent" -ge "$GPU_PERCENT" ] && high=yes
+    done
+    time=$(now)
+    [ -n "$high" ] && [ "$sampled" -ge $((time - 60)) ] && [ "$sampled" -le "$time" ]
+  }
+} 2>/dev/null
 
 # clean: ends every job and removes our folder.
 clean() {
@@ -447,7 +589,8 @@ command=${1:-}
 [ "$#" -eq 0 ] || shift
 case $command in
   read) read_log "$@" ;;
-  init | lease | clean | start | status | follow | cancel | watch | supervise | perform) "$command" "$@" ;;
+  init | lease | idle | vitals | clean | watch | supervise | perform) "$command" "$@" ;;
+  start | status | follow | cancel) "$command" "$@" ;;
   sent | remove | receive | files | digest | pack) "$command" "$@" ;;
   # keep KEY: the push is complete; stdin is what the client will compare with next time.
   keep) put "sent/$1" ;;

@@ -152,6 +152,57 @@ def test_a_lease_that_is_taken_away_no_longer_counts_and_one_that_is_over_ends_a
     assert (done.state, done.expired, done.cancelled) == (JobState.CANCELLED, True, False)
 
 
+def test_limits_and_use_are_told_as_they_are(host: Host) -> None:
+    before = host.vitals()
+    assert (before.lease_left_s, before.idle_limit_s, before.over, before.jobs) == (None, None, None, 0)
+    host.lease(100_000)
+    host.idle(90_000)
+    start(host, "j", "while :; do sleep 0.05; done\n")
+    now = host.vitals()
+    assert now.lease_left_s is not None
+    assert 90_000 < now.lease_left_s <= 100_000
+    assert (now.idle_limit_s, now.over, now.busy, now.jobs) == (90_000, None, "job", 1)
+    host.lease(0)
+    eventually(lambda: host.vitals().over == "lease")
+    host.idle(None)
+    assert host.vitals().idle_limit_s is None
+
+
+SOUND = {
+    "lease_left": "5",
+    "idle_limit": "none",
+    "idle_for": "0",
+    "busy": "none",
+    "sessions": "known",
+    "over": "none",
+    "jobs": "0",
+}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lease_left": "soon"},
+        {"idle_for": "none"},
+        {"busy": "yes"},
+        {"sessions": ""},
+        {"over": "boredom"},
+        {"jobs": "many"},
+        {},
+    ],
+)
+def test_limits_that_make_no_sense_are_an_error(host: Host, machine: Rented, wrong: dict[str, str]) -> None:
+    program = work(host, machine).with_name("host.sh")
+    ours = program.read_text()
+    report = "".join(f"echo {name}={value}\n" for name, value in (SOUND | wrong).items() if wrong)
+    try:
+        program.write_text(report)
+        with pytest.raises(RemoteError, match="tells of its limits what makes no sense"):
+            host.vitals()
+    finally:
+        program.write_text(ours)
+
+
 def test_clean_leaves_neither_jobs_nor_files_and_may_be_repeated(host: Host, machine: Rented) -> None:
     start(host, "j", "echo $$\nexec sleep 1000\n")
     pid = int(eventually(partial(log, host, "j")))

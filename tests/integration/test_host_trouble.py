@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,6 +132,8 @@ CALLS: dict[str, Callable[[Host], object]] = {
     "start": lambda host: host.start("j", {"run": "true\n", "env": ""}),
     "follow": lambda host: host.follow("j", 0, nothing),
     "lease": lambda host: host.lease(5),
+    "idle": lambda host: host.idle(5),
+    "vitals": lambda host: host.vitals(),
     "clean": lambda host: host.clean(),
     "sent": lambda host: host.sent("key"),
     "keep": lambda host: host.keep("key", b"x"),
@@ -176,6 +179,30 @@ def test_a_login_shell_that_runs_nothing_is_an_error(network: Network, shell: st
         host.install(slots=0, claim="me", notice_probe="", at_end="")
     assert not isinstance(caught.value, HostUnreachable)
     assert caught.value.message.startswith("it does not run commands")
+
+
+@pytest.mark.needs_sshd
+def test_to_ask_for_vitals_can_be_told_from_all_else_that_is_asked(box: SshHost) -> None:
+    """The on-host program looks for the words in the command that the server was given."""
+    session(box, 'printf %s "$command" >asked; exec sh -c "$command"')
+    assert box.home is not None
+    with program(box) as host:
+        host.vitals()
+        assert "host.sh vitals" in (box.home / "asked").read_text()
+        host.status("j")
+        assert "host.sh vitals" not in (box.home / "asked").read_text()
+
+
+@pytest.mark.needs_sshd
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="sessions cannot be seen here")
+def test_a_session_of_a_real_server_keeps_the_machine_busy(box: SshHost, tmp_path: Path) -> None:
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(box.known_hosts_line)
+    with program(box) as host, subprocess.Popen(box.ssh("sleep 1000", known_hosts=known_hosts)) as client:
+        host.idle(3600)
+        eventually(lambda: host.vitals().busy == "ssh")
+        assert host.vitals().sessions_known
+        client.kill()
 
 
 WRAPPERS = {"at once": 'exec sh -c "$command"', "behind a shell": 'sh -c "$command"; exit $?'}

@@ -67,6 +67,21 @@ def test_a_job_that_has_filled_the_disk_still_says_how_it_ended(host: HostSh) ->
     assert int(ended["ended"]) >= int(ended["started"])
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="sessions cannot be seen here")
+def test_a_machine_whose_disk_is_full_still_ends_when_it_is_idle(host: HostSh) -> None:
+    # Whoever is logged in to this machine is not logged in to the other.
+    host.tool("tail", f'case $* in *environ*) exit ;; esac\nexec {host.real("tail")} "$@"\n')
+    host.env["SSH_CONNECTION"] = "192.0.2.1 50000 192.0.2.2 22"
+    over = host.home / "over"
+    host.init(at_end=f"touch '{over}'")
+    host.start("j", f"{WAIT}{FILL}")
+    host.run("idle", "0")
+    (host.work / "go").touch()
+    assert host.ended("j")["state"] == "ended"
+    assert full(host)
+    eventually(over.exists)
+
+
 def test_a_setup_that_has_filled_the_disk_still_says_how_it_ended(host: HostSh) -> None:
     ended = host.finish("j", "true\n", setup=f"{FILL}exit 9\n")
     assert full(host)
@@ -117,7 +132,7 @@ def test_a_probe_that_cannot_be_written_is_an_error_and_not_an_empty_probe(host:
     assert b"notice-probe cannot be written" in done.stderr
     assert (host.root / "notice-probe").read_text() == "false\n"
     assert sorted(path.name for path in host.root.iterdir()) == sorted(
-        ["host.sh", "jobs", "work", "sent", "watch.pid", "notice-probe"]
+        ["host.sh", "jobs", "work", "sent", "watch.pid", "notice-probe", "busy", "over"]
     )
 
 

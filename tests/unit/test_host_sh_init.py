@@ -50,7 +50,7 @@ def test_nobody_else_can_look_into_what_it_makes(host_sh: HostSh) -> None:
     subprocess.run(command, env=host_sh.env, check=True, stdout=subprocess.DEVNULL, umask=0)
     made = list(host_sh.root.rglob("*"))
     assert {path.name for path in made} == {
-        *("host.sh", "claim", "notice-probe", "at-end", "watch.pid"),
+        *("host.sh", "claim", "notice-probe", "at-end", "watch.pid", "busy", "over"),
         *("jobs", "work", "sent"),
     }
     for path in made:
