@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, cast
 
+from gpucloud.credentials import FILE, CredentialFile, Credentials
 from gpucloud.errors import ConfigError
 from gpucloud.provider import ProviderSettings
 from gpucloud.quantities import parse_duration
@@ -151,6 +152,11 @@ class Config:
             if variable.startswith(prefix) and variable not in _VARIABLES
         }
 
+    @property
+    def credential_file(self) -> CredentialFile:
+        """Our own file of provider keys, which ``gpucloud login`` writes; it may be missing."""
+        return CredentialFile(self.config_dir / FILE)
+
     def provider(self, name: str, script: str = "") -> ProviderSettings:
         """What an adapter gets to see: its table with the environment's overrides, its folder, its script."""
         overridden = {key: self.environ[variable] for key, variable in self.overrides(name).items()}
@@ -161,6 +167,13 @@ class Config:
             environ=self.environ,
             script=script,
             rates=self.rates,
+            lookup=Credentials(
+                provider=name,
+                file=self.credential_file,
+                environ=self.environ,
+                table=self.tables.get(name, {}),
+                table_file=Path(self.table_origin),
+            ),
         )
 
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from gpucloud.errors import ConfigError
+from gpucloud.errors import AuthError, ConfigError
 from gpucloud.http import HttpClient
 from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements, SideResource
 
@@ -95,20 +95,86 @@ class Traits:
     end_command: str = ""
 
 
+class FileFormat(StrEnum):
+    """How a vendor's own tool writes its file."""
+
+    TOML = "toml"
+    JSON = "json"
+    INI = "ini"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class VendorFile:
+    """A file below home in which a vendor's own tool keeps a secret, such as ``~/.acme/config.toml``.
+
+    ``key`` is its dotted place in there, such as ``default.api_key``; a plain file holds nothing else.
+    """
+
+    path: str
+    format: FileFormat
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One secret that an adapter needs, and where people may have it already.
+
+    ``key`` is its name in our files, ``variables`` are the vendor's names for it in the environment, and
+    ``page`` is the address where a person gets one.
+    """
+
+    key: str
+    variables: tuple[str, ...] = ()
+    files: tuple[VendorFile, ...] = ()
+    page: str = ""
+
+
+class CredentialLookup(Protocol):
+    """Finds the secrets of one provider; nothing is read before it is asked."""
+
+    def source(self, wanted: Credential) -> str | None:
+        """Say in words where it would be read from; ``None`` when it is nowhere."""
+
+    def read(self, wanted: Credential) -> str:
+        """Return the secret itself. Raises ``AuthError`` when it is nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """Everything an adapter gets from outside: its config table, its part of the environment, its own folder.
 
     ``script`` is what followed the colon of a provider URL such as ``sim:stockout=2``. ``rates`` are what one
-    unit of a currency is worth in US dollars where the person has said so.
+    unit of a currency is worth in US dollars where the person has said so. Without ``lookup`` credentials are
+    what the table has under their keys.
     """
 
     name: str
     state_dir: Path
-    table: Mapping[str, Any] = field(default_factory=dict)
-    environ: Mapping[str, str] = field(default_factory=dict)
+    table: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     script: str = ""
     rates: Mapping[str, Decimal] = field(default_factory=dict)
+    lookup: CredentialLookup | None = field(default=None, repr=False)
+
+    def credential(self, wanted: Credential) -> str:
+        """A secret. Raises ``AuthError`` naming every place that was looked at, or ``ConfigError``."""
+        if self.lookup:
+            return self.lookup.read(wanted)
+        if self.credential_source(wanted) is None:
+            raise AuthError(
+                f"{self.name}: there is no {wanted.key}",
+                provider=self.name,
+                why="its settings have none",
+                hint=f"gpucloud login {self.name}",
+            )
+        return str(self.table[wanted.key])
+
+    def credential_source(self, wanted: Credential) -> str | None:
+        """Where a secret would come from, in words; ``None`` when there is none. Raises ``ConfigError``."""
+        if self.lookup:
+            return self.lookup.source(wanted)
+        return "settings" if self.table.get(wanted.key) else None
 
     def names(self, key: str) -> tuple[str, ...]:
         """A key of the table that is a list, or a text with commas. Raises ``ConfigError``."""
@@ -165,10 +231,12 @@ class LaunchSpec:
 class Adapter:
     """The code for one provider. Constructing it does no I/O and never fails for want of credentials.
 
+    ``credentials`` are what ``gpucloud login`` asks for; a verb reads one by ``settings.credential``.
     ``client`` is what makes its HTTP client, from a name and an address; tests give it less patience.
     """
 
     name: ClassVar[str]
+    credentials: ClassVar[tuple[Credential, ...]] = ()
     client: Callable[..., HttpClient] = HttpClient
 
     def __init__(self, settings: ProviderSettings) -> None:
@@ -217,6 +285,18 @@ class Provider(Adapter, ABC):
     @abstractmethod
     def terminate(self, ref: InstanceRef) -> None:
         """End an instance and what launch created beside it; a missing instance is success. Never waits."""
+
+
+@runtime_checkable
+class ChecksCredentials(Protocol):
+    """The provider can be asked whether credentials are good, by something that changes and costs nothing."""
+
+    def check_credentials(self, values: Mapping[str, str]) -> str:
+        """Return whose they are, as the provider calls the account. ``values`` is by the keys of each.
+
+        They are not stored yet, so they are not to be read from the settings. Raises ``AuthError`` for those
+        that the provider refuses, and what a read over the network raises.
+        """
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""What must never be shown: values whose names say that they are secret, and private keys."""
+"""What must never be shown: known secrets, values whose names say that they are secret, and private keys."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ _SECRET: Final = re.compile(
 _PEM: Final = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.S)
 
 
+_known: Final[set[str]] = set()
+
+
+def add(secret: str) -> None:
+    """From now on hide this value in every text, also as JSON, as Python or as an address would write it."""
+    from json import dumps
+    from urllib.parse import quote, quote_plus
+
+    written = (dumps(secret)[1:-1], dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
+    for form in (secret, *written, quote(secret, safe=""), quote_plus(secret)):
+        if len(form) >= SHORTEST:
+            _known.add(form)
+
+
 def is_secret(name: str) -> bool:
     """Whether a value of that name is to be hidden; public keys are not."""
     return bool(_SECRET.match(name))
@@ -28,9 +42,10 @@ def hide(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: HIDDEN if is_secret(name) or name == named else value for name, value in fields.items()}
 
 
-def scrub(text: str, carried: Iterable[tuple[str, str]]) -> str:
-    """``text`` without private keys and without the secrets among ``carried`` names and values."""
+def scrub(text: str, carried: Iterable[tuple[str, str]] = ()) -> str:
+    """``text`` without private keys, known secrets and the secrets among ``carried`` names and values."""
     secrets = {value.strip().rpartition(" ")[2] for name, value in carried if is_secret(name)}
+    secrets |= _known
     # The longest first, for one may begin like another.
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST:

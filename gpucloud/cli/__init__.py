@@ -47,8 +47,10 @@ def execute(words: list[str]) -> int:
 
     from gpucloud.cli.app import Stopped
     from gpucloud.cli.exit_codes import ExitCode, exit_code
+    from gpucloud.cli.log import warnings
     from gpucloud.cli.render import out
 
+    warnings()
     own = words[: words.index("--")] if "--" in words else words
     out.json = "--json" in own
     try:
@@ -87,7 +89,9 @@ def _trace(wanted: bool) -> None:
     if wanted:
         import traceback
 
-        traceback.print_exc()
+        from gpucloud.cli.render import out
+
+        out.note(traceback.format_exc().rstrip())
 
 
 def _reader_left() -> int:

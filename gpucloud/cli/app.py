@@ -94,11 +94,10 @@ def _set_json(_ctx: click.Context, _param: click.Parameter, value: bool) -> None
 
 def _set_debug(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not out.debug:
-        import logging
+        from gpucloud.cli.log import all_there_is
 
         out.debug = True
-        logging.basicConfig(level=logging.INFO, format="%(relativeCreated)6d ms %(name)s: %(message)s")
-        logging.getLogger("gpucloud").setLevel(logging.DEBUG)
+        all_there_is()
 
 
 class App(typer.Typer):

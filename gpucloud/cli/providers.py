@@ -19,24 +19,29 @@ CARD_COLUMNS = ("FACT", "VALUE", "SOURCE", "AS OF")
 WIDEST_SITE = 22
 """With more, a screen of 80 columns would cut off values."""
 
-COLUMNS = ("NAME", "SET UP", "RENTS", "MARKETS", "REACHED BY", "FUSE", "STOPPED BILLS")
+COLUMNS = ("NAME", "SET UP", "RENTS", "MARKETS", "REACHED BY", "FUSE", "STOPPED BILLS", "KEY FROM")
 
 providers = group("providers", "The providers, and how to write one.")
 
 
 @providers.callback(invoke_without_command=True)
 def list_providers(ctx: typer.Context) -> None:
-    """Every provider, whether it is set up, and what it can do."""
+    """Every provider, whether it is set up, what it can do, and where its key comes from."""
     if ctx.invoked_subcommand:
         return
     from gpucloud.cli.context import config
+    from gpucloud.credentials import source_of
     from gpucloud.registry import Registry
 
-    known = Registry(config()).known()
+    settings = config()
+    known = [
+        (adapter, set_up, source_of(adapter.credentials, settings.provider(name)))
+        for name, (adapter, set_up) in Registry(settings).known().items()
+    ]
     if out.json:
-        out.document("providers", providers=[_to_json(*row) for row in known.values()], failures=[])
+        out.document("providers", providers=[_to_json(*row) for row in known], failures=[])
     else:
-        out.table(COLUMNS, [_to_row(*row) for row in known.values()])
+        out.table(COLUMNS, [_to_row(*row) for row in known])
 
 
 @providers.command()
@@ -108,13 +113,14 @@ def _fact_to_json(key: str, fact: Fact) -> dict[str, object]:
     }
 
 
-def _to_json(adapter: type[Adapter], set_up: bool) -> dict[str, object]:
+def _to_json(adapter: type[Adapter], set_up: bool, source: str | None) -> dict[str, object]:
     from gpucloud.provider import Provider, PublicCatalog
 
     traits = adapter.traits if issubclass(adapter, Provider) else None
     return {
         "name": adapter.name,
         "configured": set_up,
+        "credential_source": source,
         "prices_only": traits is None,
         "public_catalog": issubclass(adapter, PublicCatalog),
         "kind": traits and traits.kind,
@@ -128,11 +134,11 @@ def _to_json(adapter: type[Adapter], set_up: bool) -> dict[str, object]:
     }
 
 
-def _to_row(adapter: type[Adapter], set_up: bool) -> tuple[object, ...]:
+def _to_row(adapter: type[Adapter], set_up: bool, source: str | None) -> tuple[object, ...]:
     from gpucloud.provider import Provider
 
     if not issubclass(adapter, Provider):
-        return (adapter.name, "no", "prices only", None, None, None, None)
+        return (adapter.name, "no", "prices only", None, None, None, None, source)
     traits = adapter.traits
     return (
         adapter.name,
@@ -142,4 +148,5 @@ def _to_row(adapter: type[Adapter], set_up: bool) -> tuple[object, ...]:
         traits.reach,
         traits.fuse,
         traits.billed_while_stopped,
+        source,
     )

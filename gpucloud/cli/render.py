@@ -17,8 +17,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.cli.exit_codes import exit_code
-from gpucloud.errors import GpucloudError
+from gpucloud.errors import GpucloudError, UsageError
 from gpucloud.model import Event, Failure
+from gpucloud.redact import scrub
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +105,8 @@ class Output:
         sys.stdout.write(text + "\n")
 
     def note(self, text: str) -> None:
-        """Tell the person something, on stderr."""
+        """Tell the person something, on stderr, where no secret belongs."""
+        text = scrub(text)
         with suppress(BrokenPipeError):
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
@@ -133,9 +135,9 @@ class Output:
                 code=int(code),
                 name=error.code,
                 code_from="broker",
-                message=error.message,
-                why=error.why,
-                hint=error.hint,
+                message=scrub(error.message),
+                why=scrub(error.why),
+                hint=scrub(error.hint),
                 retryable=error.retryable,
             )
 
@@ -169,6 +171,23 @@ def ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
+def ask_secret(question: str) -> str:
+    """Have something typed that is not shown. Raises ``UsageError`` where the terminal shows all."""
+    import getpass
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            return getpass.getpass(f"{question}: ", sys.stderr)
+        except EOFError:
+            return ""
+        except getpass.GetPassWarning as error:
+            raise UsageError(
+                "the secret could be seen", why="this terminal shows what is typed", hint="add --stdin"
+            ) from error
+
+
 def money(amount: Decimal | None) -> str | None:
     """Dollars as JSON has them: a decimal string."""
     return None if amount is None else f"{amount.normalize():f}"
@@ -177,7 +196,7 @@ def money(amount: Decimal | None) -> str | None:
 def failures(found: Sequence[Failure]) -> list[dict[str, object]]:
     """Providers that could not answer, as JSON has them."""
     return [
-        {"provider": f.provider, "code": f.code, "message": f.message, "retryable": f.retryable}
+        {"provider": f.provider, "code": f.code, "message": scrub(f.message), "retryable": f.retryable}
         for f in found
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from gpucloud import redact
 from gpucloud.errors import GpucloudError
 from gpucloud.fleet.contact import Contacts
 from gpucloud.jobs.script import scripts
@@ -59,6 +60,8 @@ def submit(contacts: Contacts, spec: JobSpec) -> Job:
 
 def begin(contacts: Contacts, spec: JobSpec, job: Job) -> Job:
     """Start an attempt at a job on every node; when one node fails, the job is ended on the others."""
+    for secret in spec.secrets.values():
+        redact.add(secret)
     starts = {rank: partial(_start, contacts, rank, spec, job) for rank in contacts.ranks}
     answers = run_all(starts)
     if any(isinstance(answer, BaseException) for answer in answers.values()):
