@@ -40,7 +40,7 @@ def ssh(name: NodeName, words: Words = []) -> None:  # noqa: B006
     from gpucloud.jobs.script import command_text
 
     here = fleet()
-    cluster, rank = _node(here, name)
+    cluster, rank = find_node(here, name)
     command = _in_workdir(cluster, rank, command_text(_command(words)) if words else "")
     program = shutil.which("ssh")
     if program and cluster.rentals[rank].ssh:
@@ -78,7 +78,7 @@ def exec_(
     from gpucloud.jobs.script import command_text
 
     here = fleet()
-    cluster, rank = _node(here, name)
+    cluster, rank = find_node(here, name)
     command = command_text(_command(words))
     ranks = range(cluster.nodes) if everywhere else range(rank, rank + 1)
     done = {rank: _run(here, cluster, rank, command) for rank in ranks}
@@ -112,7 +112,7 @@ def _pass_stdin(remote: Writer) -> None:
         remote.write(data)
 
 
-def _node(fleet: Fleet, name: str) -> tuple[Cluster, int]:
+def find_node(fleet: Fleet, name: str) -> tuple[Cluster, int]:
     """A cluster's first node, or with NAME-RANK another one."""
     from gpucloud.cli.context import find_cluster
 
