@@ -62,7 +62,7 @@ class {title}(Provider):
         fuse=Fuse.CLIENT,
         billing_grain_s=None,
         billing_minimum_s=None,
-        billed_while_stopped=StoppedBilling.UNKNOWN,
+        billed_while_stopped=StoppedBilling.UNSUPPORTED,
         name_length=63,
         idempotent_launch=False,
         listing_lag_s=10,

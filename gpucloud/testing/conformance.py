@@ -26,9 +26,20 @@ from gpucloud.model import (
     Market,
     Offer,
     Requirements,
+    SideResource,
     utcnow,
 )
-from gpucloud.provider import LaunchSpec, Provider, ReportsHostKeys, Traits
+from gpucloud.provider import (
+    HasSideResources,
+    LaunchSpec,
+    MovesExpiry,
+    Provider,
+    Reach,
+    ReportsHostKeys,
+    StoppedBilling,
+    Stops,
+    Traits,
+)
 from gpucloud.remote.keys import new_key_pair
 from gpucloud.store import new_id
 
@@ -49,12 +60,34 @@ RENTING_TESTS: Final = (
     "test_one_token_makes_one_instance",
     "test_instances_carry_a_token",
 )
-"""The tests that ask the provider for something; the others only look at the class."""
+"""The tests that ask every provider for something."""
+
+ABILITY_TESTS: Final = (
+    "test_a_stopped_instance_is_listed_as_stopped_and_stays_so",
+    "test_stop_twice_succeeds",
+    "test_a_started_instance_comes_up_as_the_one_it_was",
+    "test_start_of_a_running_instance_succeeds",
+    "test_a_stopped_instance_can_be_terminated",
+    "test_stop_and_start_of_a_missing_instance_are_not_found",
+    "test_the_last_expiry_counts",
+    "test_expire_of_a_missing_instance_is_not_found",
+    "test_what_launch_made_beside_an_instance_is_listed",
+    "test_terminate_leaves_nothing_beside_the_instance",
+    "test_remove_twice_succeeds",
+    "test_remove_of_a_missing_resource_succeeds",
+)
+"""The tests of what only some providers can do; skipped for an adapter without the ability."""
 
 DEVIATIONS: Final = (AssertionError, ProviderError, pytest.fail.Exception)
 """How a test may fail that is named as a deviation; all else is a bug, and stays a failure."""
 
 CANNOT_BE_HAD: Final = {Availability.UNAVAILABLE, Availability.NO_QUOTA}
+
+WITHOUT_ADDRESS: Final = {Reach.EXEC, Reach.NONE}
+"""How instances are reached that need no address."""
+
+LOOKS: Final = 5
+"""In how many listings one after the other a state must be the same to count as lasting."""
 
 
 class ProviderConformance:
@@ -65,6 +98,9 @@ class ProviderConformance:
 
     deadline_s: ClassVar[float] = 30
     """How long the provider may take for what it does not do at once."""
+
+    soonest_expiry: ClassVar[timedelta] = timedelta(0)
+    """How far ahead of now the provider wants an expiry to be at least."""
 
     @pytest.fixture
     def provider(self) -> Provider:
@@ -99,6 +135,27 @@ class ProviderConformance:
         """An instance, ended afterwards."""
         return rent(self.spec(provider))
 
+    @pytest.fixture
+    def stopping(self, provider: Provider) -> Stops:
+        """The adapter, if it can stop an instance."""
+        if not isinstance(provider, Stops):
+            pytest.skip(f"{provider.name} cannot stop an instance")
+        return provider
+
+    @pytest.fixture
+    def expiring(self, provider: Provider) -> MovesExpiry:
+        """The adapter, if it can move an expiry."""
+        if not isinstance(provider, MovesExpiry):
+            pytest.skip(f"{provider.name} cannot be told when to end an instance")
+        return provider
+
+    @pytest.fixture
+    def keeping(self, provider: Provider) -> HasSideResources:
+        """The adapter, if it lists what bills beside an instance."""
+        if not isinstance(provider, HasSideResources):
+            pytest.skip(f"{provider.name} lists nothing that bills beside an instance")
+        return provider
+
     def cheapest(self, provider: Provider) -> Offer:
         """The cheapest offer that can be had at this moment, surely if there is such a one."""
         offers = [o for o in provider.offers(Requirements(markets=())) if o.availability not in CANNOT_BE_HAD]
@@ -119,6 +176,28 @@ class ProviderConformance:
     def listed(self, provider: Provider, token: str | None) -> Instance | None:
         """The living instance with that token in a listing of this moment."""
         return next((i for i in provider.instances() if i.token == token and i.alive), None)
+
+    def up(self, provider: Provider, ref: InstanceRef) -> Instance:
+        """The instance once it runs, and has an address where it is reached by one."""
+        addressed = provider.traits.reach not in WITHOUT_ADDRESS
+
+        def look() -> Instance | None:
+            instance = provider.get(ref)
+            running = instance.state is InstanceState.RUNNING
+            return instance if running and (instance.ssh or not addressed) else None
+
+        found = self.eventually(look)
+        assert found is not None
+        return found
+
+    def stopped(self, provider: Provider, instance: Instance) -> bool:
+        """Whether a listing of this moment shows it as stopped."""
+        found = self.listed(provider, instance.token)
+        return found is not None and found.state is InstanceState.STOPPED
+
+    def beside(self, keeping: HasSideResources, token: str | None) -> list[SideResource]:
+        """What a listing of this moment shows beside the instance with that token."""
+        return [resource for resource in keeping.side_resources() if resource.token == token]
 
     def eventually(self, question: Callable[[], T]) -> T:
         """The first answer that is true. Fails when there is none within the deadline."""
@@ -149,6 +228,10 @@ class ProviderConformance:
         bare = replace(provider.settings, table={}, environ={}, script="")
         assert isinstance(type(provider).configured(bare), bool)
         type(provider)(bare)
+
+    def test_what_a_stopped_instance_bills_is_told_by_who_can_stop(self, provider: Provider) -> None:
+        told = provider.traits.billed_while_stopped is not StoppedBilling.UNSUPPORTED
+        assert told == isinstance(provider, Stops)
 
     # -- offers ------------------------------------------------------------------------------------
 
@@ -201,12 +284,10 @@ class ProviderConformance:
         assert (got.ref, got.token, got.cluster) == (found.ref, found.token, found.cluster)
 
     def test_an_instance_comes_up_with_an_address(self, provider: Provider, rented: Instance) -> None:
-        up = self.eventually(lambda: i if (i := provider.get(rented.ref)).ssh else None)
-        assert up is not None
-        assert up.ssh is not None
-        assert up.state is InstanceState.RUNNING
-        assert up.ssh.host
-        assert 0 < up.ssh.port < 65536
+        up = self.up(provider, rented.ref)
+        if up.ssh is not None:
+            assert up.ssh.host
+            assert 0 < up.ssh.port < 65536
         if isinstance(provider, ReportsHostKeys):
             assert all(re.match(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+", key) for key in provider.host_keys(up.ref))
 
@@ -257,6 +338,115 @@ class ProviderConformance:
         provider.terminate(rented.ref)
         provider.terminate(rented.ref)
         assert self.eventually(lambda: self.listed(provider, rented.token) is None)
+
+    # -- stop and start ----------------------------------------------------------------------------
+
+    def test_a_stopped_instance_is_listed_as_stopped_and_stays_so(
+        self, stopping: Stops, provider: Provider, rented: Instance
+    ) -> None:
+        self.up(provider, rented.ref)
+        stopping.stop(rented.ref)
+        assert self.eventually(lambda: self.stopped(provider, rented))
+        assert all(self.stopped(provider, rented) for _ in range(LOOKS))
+        assert provider.get(rented.ref).state is InstanceState.STOPPED
+
+    def test_stop_twice_succeeds(self, stopping: Stops, provider: Provider, rented: Instance) -> None:
+        self.up(provider, rented.ref)
+        stopping.stop(rented.ref)
+        stopping.stop(rented.ref)
+        assert self.eventually(lambda: self.stopped(provider, rented))
+        stopping.stop(rented.ref)
+        assert self.stopped(provider, rented)
+
+    def test_a_started_instance_comes_up_as_the_one_it_was(
+        self, stopping: Stops, provider: Provider, rented: Instance
+    ) -> None:
+        self.up(provider, rented.ref)
+        stopping.stop(rented.ref)
+        assert self.eventually(lambda: self.stopped(provider, rented))
+        stopping.start(rented.ref)
+        again = self.up(provider, rented.ref)
+        assert (again.ref, again.token) == (rented.ref, rented.token)
+        assert [i.token for i in provider.instances()].count(rented.token) == 1
+
+    def test_start_of_a_running_instance_succeeds(
+        self, stopping: Stops, provider: Provider, rented: Instance
+    ) -> None:
+        self.up(provider, rented.ref)
+        stopping.start(rented.ref)
+        self.up(provider, rented.ref)
+
+    def test_a_stopped_instance_can_be_terminated(
+        self, stopping: Stops, provider: Provider, rented: Instance
+    ) -> None:
+        self.up(provider, rented.ref)
+        stopping.stop(rented.ref)
+        assert self.eventually(lambda: self.stopped(provider, rented))
+        provider.terminate(rented.ref)
+        assert self.eventually(lambda: self.listed(provider, rented.token) is None)
+
+    def test_stop_and_start_of_a_missing_instance_are_not_found(self, stopping: Stops) -> None:
+        ref = InstanceRef(new_id("gc-", 20))
+        with pytest.raises(NotFound):
+            stopping.stop(ref)
+        with pytest.raises(NotFound):
+            stopping.start(ref)
+
+    # -- expiry ------------------------------------------------------------------------------------
+
+    def test_the_last_expiry_counts(
+        self, expiring: MovesExpiry, provider: Provider, rented: Instance
+    ) -> None:
+        assert self.eventually(lambda: self.listed(provider, rented.token))
+        expiring.expire(rented.ref, utcnow() + timedelta(hours=1))
+        assert all(self.listed(provider, rented.token) for _ in range(LOOKS))
+        expiring.expire(rented.ref, utcnow() + self.soonest_expiry)
+        assert self.eventually(lambda: self.listed(provider, rented.token) is None)
+
+    def test_expire_of_a_missing_instance_is_not_found(self, expiring: MovesExpiry) -> None:
+        with pytest.raises(NotFound):
+            expiring.expire(InstanceRef(new_id("gc-", 20)), utcnow() + timedelta(hours=1))
+
+    # -- what bills beside an instance -------------------------------------------------------------
+
+    def test_what_launch_made_beside_an_instance_is_listed(
+        self, keeping: HasSideResources, provider: Provider, rented: Instance
+    ) -> None:
+        assert self.eventually(lambda: self.beside(keeping, rented.token))
+        for resource in self.beside(keeping, rented.token):
+            assert resource.provider == provider.name
+            assert resource.kind
+            assert resource.ref.id
+            assert resource.owner == "conformance"
+            assert resource.cluster in {None, "conformance"}
+            assert resource.usd_per_hour is None or isinstance(resource.usd_per_hour, Decimal)
+
+    def test_terminate_leaves_nothing_beside_the_instance(
+        self, keeping: HasSideResources, provider: Provider, rented: Instance
+    ) -> None:
+        assert self.eventually(lambda: self.listed(provider, rented.token))
+        assert self.eventually(lambda: self.beside(keeping, rented.token))
+        provider.terminate(rented.ref)
+        assert self.eventually(lambda: self.listed(provider, rented.token) is None)
+        assert self.eventually(lambda: not self.beside(keeping, rented.token))
+
+    def test_remove_twice_succeeds(
+        self, keeping: HasSideResources, provider: Provider, rented: Instance
+    ) -> None:
+        assert self.eventually(lambda: self.listed(provider, rented.token))
+        made = self.eventually(lambda: self.beside(keeping, rented.token))
+        provider.terminate(rented.ref)
+        # While the instance is there, what it uses need not be removable.
+        assert self.eventually(lambda: self.listed(provider, rented.token) is None)
+        for resource in [*made, *made]:
+            keeping.remove(resource)
+        assert self.eventually(lambda: not self.beside(keeping, rented.token))
+
+    def test_remove_of_a_missing_resource_succeeds(self, keeping: HasSideResources, rented: Instance) -> None:
+        made = self.eventually(lambda: self.beside(keeping, rented.token))
+        for resource in made:
+            keeping.remove(replace(resource, ref=replace(resource.ref, id=new_id("gc-", 20))))
+        assert {r.ref for r in self.beside(keeping, rented.token)} >= {r.ref for r in made}
 
 
 def _deviating(test: Callable[..., None], reason: str) -> Callable[..., None]:

@@ -29,14 +29,15 @@ MAY_IMPORT = {
     "replies": {"http"},
     "provider": {"http"},
     "http": set(),
-    "config": {"provider"},
+    "credentials": {"provider"},
+    "config": {"credentials", "provider"},
     "catalog": set(),
     "registry": {"config", "provider"},
     "market": {"catalog", "registry", "provider", "http"},
     "taskfile": {"catalog"},
     "store": set(),
     "remote": {"provider"},
-    "fleet": {"market", "registry", "config", "store", "remote", "provider"},
+    "fleet": {"catalog", "market", "registry", "config", "store", "remote", "provider"},
     "jobs": {"fleet", "store", "remote"},
     "cli": {
         "catalog",
@@ -45,6 +46,7 @@ MAY_IMPORT = {
         "market",
         "registry",
         "config",
+        "credentials",
         "store",
         "remote",
         "provider",
@@ -70,6 +72,7 @@ HEAVY = {
     "filelock",
     "google",
     "httpx",
+    "keyring",
     "paramiko",
     "pathspec",
     "platformdirs",
@@ -77,6 +80,7 @@ HEAVY = {
     "rich",
     "ruamel",
     "tenacity",
+    "tomlkit",
 }
 """What costs a command time that does not need it."""
 

@@ -12,8 +12,14 @@ from pathlib import Path
 import pytest
 
 from gpucloud.testing import RENTING_TESTS, ProviderConformance
+from gpucloud.testing.conformance import ABILITY_TESTS
 
-CLASS_TESTS = {"test_name_is_one_word", "test_traits_are_facts", "test_configured_needs_no_network"}
+CLASS_TESTS = {
+    "test_name_is_one_word",
+    "test_traits_are_facts",
+    "test_configured_needs_no_network",
+    "test_what_a_stopped_instance_bills_is_told_by_who_can_stop",
+}
 
 ADAPTER = '''
 """A vendor in memory, honest and otherwise."""
@@ -23,14 +29,15 @@ from decimal import Decimal
 
 from gpucloud.errors import NotFound, Rejected
 from gpucloud.model import Availability, Gpu, Instance, InstanceRef, InstanceState, Market, Offer
-from gpucloud.model import SshAddress, utcnow
+from gpucloud.model import SideResource, SshAddress, utcnow
 from gpucloud.provider import Fuse, Kind, Provider, Reach, StoppedBilling, Traits
 
 TRAITS = Traits(
     kind=Kind.VM, markets=frozenset({Market.ON_DEMAND}), reach=Reach.SSH_KEY, fuse=Fuse.CLIENT,
-    billing_grain_s=1, billing_minimum_s=0, billed_while_stopped=StoppedBilling.UNKNOWN, name_length=63,
-    idempotent_launch=True, listing_lag_s=0,
+    billing_grain_s=1, billing_minimum_s=0, billed_while_stopped=StoppedBilling.UNSUPPORTED,
+    name_length=63, idempotent_launch=True, listing_lag_s=0,
 )
+STOPPABLE = replace(TRAITS, billed_while_stopped=StoppedBilling.STORAGE)
 
 
 class Toy(Provider):
@@ -179,6 +186,165 @@ class Buggy(Toy):
 
 class Deviating(Unreachable):
     pass
+
+
+class Addressless(Unreachable):
+    traits = replace(TRAITS, reach=Reach.NONE)
+
+
+class Boastful(Toy):
+    traits = STOPPABLE
+
+
+class Able(Toy):
+    """It can do everything, at once."""
+
+    traits = STOPPABLE
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.ends = {}
+        self.disks = {}
+
+    def launch(self, offer, spec):
+        instance = super().launch(offer, spec)
+        ref = InstanceRef(f"d-{spec.token}")
+        self.disks[ref] = SideResource("toy", "disk", ref, spec.token, spec.cluster, spec.owner, Decimal(0))
+        return instance
+
+    def instances(self):
+        for ref, at in self.ends.items():
+            if at <= utcnow():
+                self.terminate(ref)
+        return super().instances()
+
+    def terminate(self, ref):
+        if ref in self.rented:
+            self.disks.pop(InstanceRef(f"d-{self.rented[ref].token}"), None)
+        super().terminate(ref)
+
+    def become(self, ref, state):
+        self.rented[ref] = replace(Toy.get(self, ref), state=state)
+
+    def stop(self, ref):
+        self.become(ref, InstanceState.STOPPED)
+
+    def start(self, ref):
+        self.become(ref, InstanceState.RUNNING)
+
+    def expire(self, ref, at):
+        self.get(ref)
+        self.ends[ref] = at
+
+    def side_resources(self):
+        return list(self.disks.values())
+
+    def remove(self, resource):
+        self.disks.pop(resource.ref, None)
+
+
+class Unpriced(Able):
+    traits = TRAITS
+
+
+class Unstoppable(Able):
+    def stop(self, ref):
+        self.get(ref)
+
+
+class Restless(Able):
+    def instances(self):
+        shown = super().instances()
+        for instance in shown:
+            self.start(instance.ref)
+        return shown
+
+
+class StopsOnce(Able):
+    def stop(self, ref):
+        if self.get(ref).state is InstanceState.STOPPED:
+            raise Rejected("toy: it is stopped", provider="toy")
+        super().stop(ref)
+
+
+class StartsStopped(Able):
+    def start(self, ref):
+        if self.get(ref).state is InstanceState.RUNNING:
+            raise Rejected("toy: it runs", provider="toy")
+        super().start(ref)
+
+
+class Inert(Able):
+    def start(self, ref):
+        self.get(ref)
+
+
+class Nameless(Able):
+    def start(self, ref):
+        self.rented[ref] = replace(self.get(ref), state=InstanceState.RUNNING, token="gc-other")
+
+
+class Tenacious(Able):
+    def terminate(self, ref):
+        if ref not in self.rented or self.rented[ref].state is not InstanceState.STOPPED:
+            super().terminate(ref)
+
+
+class Credulous(Able):
+    def become(self, ref, state):
+        if ref in self.rented:
+            super().become(ref, state)
+
+    def expire(self, ref, at):
+        self.ends[ref] = at
+
+
+class Endless(Able):
+    def expire(self, ref, at):
+        self.get(ref)
+
+
+class Hasty(Able):
+    def expire(self, ref, at):
+        super().expire(ref, utcnow())
+
+
+class Stubborn(Able):
+    def expire(self, ref, at):
+        self.get(ref)
+        self.ends.setdefault(ref, at)
+
+
+class Secretive(Able):
+    def side_resources(self):
+        return []
+
+
+class Unowned(Able):
+    def side_resources(self):
+        return [replace(disk, owner=None) for disk in super().side_resources()]
+
+
+class Hoarding(Able):
+    def terminate(self, ref):
+        Toy.terminate(self, ref)
+
+
+class Keeping(Hoarding):
+    def remove(self, resource):
+        pass
+
+
+class Exact(Able):
+    def remove(self, resource):
+        if resource.ref not in self.disks:
+            raise NotFound("toy: no such disk", provider="toy")
+        super().remove(resource)
+
+
+class Sweeping(Able):
+    def remove(self, resource):
+        self.disks.clear()
 '''
 
 TESTS = """
@@ -219,8 +385,9 @@ import json
 
 def pytest_runtest_logreport(report):
     why = getattr(report, "wasxfail", "") or str(report.longrepr or "")
+    how = "deviated" if report.skipped and hasattr(report, "wasxfail") else report.outcome
     with open("report", "a") as file:
-        print(json.dumps([*report.nodeid.split("::")[1:], report.when, report.outcome, why]), file=file)
+        print(json.dumps([*report.nodeid.split("::")[1:], report.when, how, why]), file=file)
 """
 
 SOLD_OUT = {
@@ -233,6 +400,20 @@ SOLD_OUT = {
     "test_instances_carry_a_token",
     "test_terminate_takes_it_off_the_listing",
     "test_terminate_twice_succeeds",
+}
+
+STOPPING = {
+    "test_a_stopped_instance_is_listed_as_stopped_and_stays_so",
+    "test_stop_twice_succeeds",
+    "test_a_started_instance_comes_up_as_the_one_it_was",
+    "test_a_stopped_instance_can_be_terminated",
+}
+
+KEEPING = {
+    "test_what_launch_made_beside_an_instance_is_listed",
+    "test_terminate_leaves_nothing_beside_the_instance",
+    "test_remove_twice_succeeds",
+    "test_remove_of_a_missing_resource_succeeds",
 }
 
 BROKEN = {
@@ -271,6 +452,30 @@ BROKEN = {
         "test_an_instance_comes_up_with_an_address",
         "test_get_of_a_missing_instance_is_not_found",
     },
+    "Addressless": set(),
+    "Boastful": {"test_what_a_stopped_instance_bills_is_told_by_who_can_stop"},
+    "Able": set(),
+    "Unpriced": {"test_what_a_stopped_instance_bills_is_told_by_who_can_stop"},
+    "Unstoppable": STOPPING,
+    "Restless": {"test_a_stopped_instance_is_listed_as_stopped_and_stays_so"},
+    "StopsOnce": {"test_stop_twice_succeeds"},
+    "StartsStopped": {"test_start_of_a_running_instance_succeeds"},
+    "Inert": {"test_a_started_instance_comes_up_as_the_one_it_was"},
+    "Nameless": {"test_a_started_instance_comes_up_as_the_one_it_was"},
+    "Tenacious": {"test_a_stopped_instance_can_be_terminated"},
+    "Credulous": {
+        "test_stop_and_start_of_a_missing_instance_are_not_found",
+        "test_expire_of_a_missing_instance_is_not_found",
+    },
+    "Endless": {"test_the_last_expiry_counts"},
+    "Hasty": {"test_the_last_expiry_counts"},
+    "Stubborn": {"test_the_last_expiry_counts"},
+    "Secretive": KEEPING,
+    "Unowned": {"test_what_launch_made_beside_an_instance_is_listed"},
+    "Hoarding": {"test_terminate_leaves_nothing_beside_the_instance"},
+    "Keeping": {"test_terminate_leaves_nothing_beside_the_instance", "test_remove_twice_succeeds"},
+    "Exact": {"test_remove_twice_succeeds", "test_remove_of_a_missing_resource_succeeds"},
+    "Sweeping": {"test_remove_of_a_missing_resource_succeeds"},
 }
 """Adapter -> the tests that must fail."""
 
@@ -321,6 +526,11 @@ def failed(tests: dict[str, list[Outcome]]) -> set[str]:
 
 def expected(tests: dict[str, list[Outcome]]) -> dict[str, str]:
     """The tests that are expected to fail and do, with the reason."""
+    return {name: p.why for name, phases in tests.items() for p in phases if p.how == "deviated"}
+
+
+def skipped(tests: dict[str, list[Outcome]]) -> dict[str, str]:
+    """The tests that were left out, with the reason."""
     return {name: p.why for name, phases in tests.items() for p in phases if p.how == "skipped"}
 
 
@@ -362,9 +572,18 @@ def test_a_deviation_does_not_change_the_suite_of_others(outcomes: Outcomes) -> 
     assert expected(outcomes["Toy"]) == {}
 
 
+def test_what_an_adapter_cannot_do_is_left_out_with_the_reason(outcomes: Outcomes) -> None:
+    left_out = skipped(outcomes["Toy"])
+    assert set(left_out) == set(ABILITY_TESTS)
+    assert "toy cannot stop an instance" in left_out["test_stop_twice_succeeds"]
+    assert "toy cannot be told when to end an instance" in left_out["test_the_last_expiry_counts"]
+    assert "toy lists nothing that bills beside an instance" in left_out["test_remove_twice_succeeds"]
+    assert skipped(outcomes["Able"]) == {}
+
+
 def test_every_test_of_the_suite_is_run_for_every_adapter(outcomes: Outcomes) -> None:
     suite = {name for name in vars(ProviderConformance) if name.startswith("test_")}
-    assert suite == {*RENTING_TESTS, *CLASS_TESTS}
+    assert suite == {*RENTING_TESTS, *ABILITY_TESTS, *CLASS_TESTS}
     assert all(set(tests) == suite for tests in outcomes.values())
 
 
