@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 from gpucloud.credentials import FILE, CredentialFile, Credentials
 from gpucloud.errors import ConfigError
 from gpucloud.provider import ProviderSettings
-from gpucloud.quantities import parse_duration
+from gpucloud.quantities import parse_duration, parse_usd
 
 PROJECT_FILE: Final = "gpucloud.toml"
 
@@ -53,6 +53,31 @@ def _factor(text: str) -> Decimal:
     return Decimal(text.strip())
 
 
+def _share(text: str) -> Decimal:
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]+)?)\s*%", text.strip(), re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is no share; write 5%")
+    return Decimal(match[1]) / 100
+
+
+def _usd_or_none(text: str) -> Decimal | None:
+    return None if text.strip().lower() in _NONE else parse_usd(text)
+
+
+def _duration_or_none(text: str) -> timedelta | None:
+    return None if text.strip().lower() in _NONE else parse_duration(text)
+
+
+def _project_caps(text: str) -> dict[str, Decimal]:
+    caps = {}
+    for pair in filter(None, map(str.strip, text.split(","))):
+        name, equals, amount = pair.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"{pair!r} is no cap; write train=100 for dollars a month")
+        caps[name.strip()] = parse_usd(amount)
+    return caps
+
+
 def _rates(text: str) -> dict[str, Decimal]:
     rates = {}
     for pair in filter(None, map(str.strip, text.split(","))):
@@ -63,11 +88,27 @@ def _rates(text: str) -> dict[str, Decimal]:
     return rates
 
 
+_NONE: Final = {"", "none"}
+
 OPTIONS: Final = {
     option.name: option
     for option in (
         Option(
             "launch.max_duration", parse_duration, "24h", "when a paid launch ends without --max-duration"
+        ),
+        Option(
+            "launch.max_cost", _usd_or_none, "100", "dollars at which a paid launch ends without --max-cost"
+        ),
+        Option("launch.idle", _duration_or_none, "none", "end a machine that has done nothing for so long"),
+        Option("launch.project", str.strip, "", "whose money it is, in budgets and reports"),
+        Option(
+            "launch.price_tolerance", _share, "5%", "how far a price may have risen when it comes to renting"
+        ),
+        Option(
+            "launch.audition_budget", _usd_or_none, "1", "dollars for machines that turn out to be no good"
+        ),
+        Option(
+            "launch.require_fuse", str.strip, "", "refuse what is weaker than A, B or C at ending by itself"
         ),
         Option(
             "launch.ready_timeout", parse_duration, "10m", "how long a machine may take until SSH answers"
@@ -83,6 +124,12 @@ OPTIONS: Final = {
         ),
         Option(
             "launch.price_factor", _factor, "3", "offers dearer than this many times the best are not tried"
+        ),
+        Option("budget.launch", _usd_or_none, "none", "the most that one launch may cost"),
+        Option("budget.day", _usd_or_none, "none", "the most that may be spent a day, in UTC"),
+        Option("budget.month", _usd_or_none, "none", "the most that may be spent a month, in UTC"),
+        Option(
+            "budget.projects", _project_caps, "", "the most for a project a month, as in train=100,eval=20"
         ),
         Option("offers.timeout", parse_duration, "8s", "how long to wait for the slowest provider"),
         Option("offers.max_age", parse_duration, "60s", "offers that are younger are not asked for again"),
@@ -201,6 +248,13 @@ def load(flags: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> 
             raise ConfigError(
                 f"{project_file} has a [providers] table",
                 why="a project file may not name providers or machines",
+                hint=f"move it to {user_file}",
+            )
+        own = sorted(name for name in project if name.startswith("budget."))
+        if own:
+            raise ConfigError(
+                f"{project_file} sets {own[0]}",
+                why="a project file may not say how much of your money may be spent",
                 hint=f"move it to {user_file}",
             )
         settings.update(project)
