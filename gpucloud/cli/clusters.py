@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpucloud.cli.app import app
 from gpucloud.cli.consent import agree
-from gpucloud.cli.options import Yes
+from gpucloud.cli.options import DryRun, Yes, parsed
 from gpucloud.cli.render import money, out
 from gpucloud.errors import UsageError
 from gpucloud.model import Cluster, Rental, utcnow
-from gpucloud.quantities import format_duration
+from gpucloud.quantities import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from gpucloud.fleet import Fleet
@@ -38,37 +41,80 @@ def ps(
     if refresh:
         clusters = [look(here, cluster) for cluster in clusters]
     if out.json:
-        out.document("ps", clusters=[to_json(here, cluster) for cluster in clusters], failures=[])
+        out.document(
+            "ps",
+            clusters=[to_json(here, cluster) for cluster in clusters],
+            usd_per_hour=money(total_rate(here, clusters)),
+            failures=[],
+        )
     else:
         out.table(COLUMNS, [_to_row(here, cluster) for cluster in clusters])
+        if clusters:
+            out.note(_burning(here, clusters))
 
 
 @app.command()
 def down(
-    names: Annotated[list[str], typer.Argument(help="Clusters.", metavar="NAME...")] = [],  # noqa: B006
+    names: Annotated[
+        list[str], typer.Argument(help="Clusters; 'eval-*' for all of such names.", metavar="NAME...")
+    ] = [],  # noqa: B006
     everything: Annotated[bool, typer.Option("--all", help="Every cluster.")] = False,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="TIME", help="Of these, only what is older: 90m, 2d.")
+    ] = "",
     discard_outputs: Annotated[
         bool, typer.Option("--discard-outputs", help="Do not bring declared outputs home first.")
     ] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """End machines and wait for the proof that they are gone; outputs come home first.
 
     Example: gpucloud down train --yes
     """
-    from gpucloud.cli.context import find_cluster, fleet
+    from gpucloud.cli.context import find_clusters, fleet
 
     here = fleet()
     if bool(names) == everything:
         raise UsageError("which clusters?", why="give names, or --all", hint="gpucloud ps")
-    clusters = here.store.clusters.living() if everything else [find_cluster(here, name) for name in names]
+    age = parsed("--older-than", older_than, parse_duration) or timedelta()
+    found = here.store.clusters.living() if everything else find_clusters(here, names)
+    clusters = [cluster for cluster in found if utcnow() - cluster.created_at >= age]
     for cluster in clusters:
         out.note(_plan(here, cluster))
-    if clusters:
+    if clusters and not dry_run:
         agree("End them and delete what is on them?" if len(clusters) > 1 else "End it?", yes=yes)
-    ended = [_end(here, cluster, discard_outputs=discard_outputs) for cluster in clusters]
+        clusters = _end_all(here, clusters, discard_outputs=discard_outputs)
     if out.json:
-        out.document("down", clusters=[to_json(here, cluster) for cluster in ended], failures=[])
+        out.document("down", clusters=[to_json(here, cluster) for cluster in clusters], failures=[])
+
+
+def _end_all(fleet: Fleet, clusters: Sequence[Cluster], *, discard_outputs: bool) -> list[Cluster]:
+    """End each, also when another could not be ended; the first failure is raised at last."""
+    from gpucloud.errors import GpucloudError
+
+    ended, failed = [], []
+    for cluster in clusters:
+        try:
+            ended.append(_end(fleet, cluster, discard_outputs=discard_outputs))
+        except GpucloudError as error:
+            failed.append(error)
+    for other in failed[1:]:
+        out.note(f"{other.message}: {other.why}")
+    if failed:
+        raise failed[0]
+    return ended
+
+
+def total_rate(fleet: Fleet, clusters: Sequence[Cluster]) -> Decimal | None:
+    """What all of them bill an hour now; ``None`` when a price is not known."""
+    rates = [fleet.store.ledger.rate(cluster.id) for cluster in clusters]
+    return None if None in rates else sum((rate for rate in rates if rate is not None), Decimal(0))
+
+
+def _burning(fleet: Fleet, clusters: Sequence[Cluster]) -> str:
+    rate = total_rate(fleet, clusters)
+    return "together an unknown amount an hour" if rate is None else f"together ${rate:.2f} an hour"
 
 
 def _plan(fleet: Fleet, cluster: Cluster) -> str:
@@ -99,9 +145,15 @@ def to_json(fleet: Fleet, cluster: Cluster) -> dict[str, object]:
         "state": cluster.state,
         "created_at": cluster.created_at,
         "ended_at": cluster.ended_at,
-        "usd_per_hour": money(cluster.usd_per_hour),
+        "usd_per_hour": money(fleet.store.ledger.rate(cluster.id)),
         "cost": money(fleet.store.ledger.cost(cluster.id)),
+        "held": money(cluster.held),
         "currency": "USD",
+        "project": cluster.labels.project or None,
+        "user": cluster.labels.user or None,
+        "tags": cluster.labels.tags,
+        "max_cost": money(cluster.limits.max_cost),
+        "idle_s": cluster.limits.idle and round(cluster.limits.idle.total_seconds()),
         "nodes": [_node(rental) for rental in cluster.rentals],
         "jobs": [job.id for job in fleet.store.jobs.of(cluster)],
     }
@@ -134,7 +186,7 @@ def _node(rental: Rental) -> dict[str, object]:
 
 def _to_row(fleet: Fleet, cluster: Cluster) -> tuple[object, ...]:
     first = cluster.rentals[0] if cluster.rentals else None
-    price, cost = cluster.usd_per_hour, fleet.store.ledger.cost(cluster.id)
+    price, cost = fleet.store.ledger.rate(cluster.id), fleet.store.ledger.cost(cluster.id)
     expiry = min((r.expires_at for r in cluster.rentals if r.expires_at), default=None)
     return (
         cluster.name,

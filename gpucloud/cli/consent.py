@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpucloud.cli.render import ask, interactive, out
+from gpucloud.cli.render import ask, failures, interactive, money, out
 from gpucloud.errors import UsageError
 from gpucloud.quantities import format_duration
 
@@ -17,21 +17,77 @@ if TYPE_CHECKING:
 
 def obtain(fleet: Fleet, request: LaunchRequest, references: Sequence[str], *, yes: bool) -> Cluster | Plan:
     """The cluster of that name if it is up; otherwise a plan that the person has agreed to."""
-    from gpucloud.fleet.launch import existing
     from gpucloud.fleet.plan import plan
+
+    return used_again(fleet, request) or agreed(fleet, plan(fleet, request, references), yes=yes)
+
+
+def used_again(fleet: Fleet, request: LaunchRequest, *, dry_run: bool = False) -> Cluster | None:
+    """The cluster of that name if it is up, which is told. Raises ``UsageError`` if it is something else."""
+    from gpucloud.fleet.launch import existing
 
     cluster = existing(fleet, request)
     if cluster:
-        out.note(f"{cluster.name} is up and is used again")
-        return cluster
-    made = plan(fleet, request, references)
+        out.note(f"{cluster.name} is up and {'would be' if dry_run else 'is'} used again")
+    return cluster
+
+
+def agreed(fleet: Fleet, made: Plan, *, yes: bool) -> Plan:
+    """A plan, once the person has seen it and has agreed to it. Raises ``UsageError``."""
+    _tell(fleet, made)
+    if not made.free:
+        worst = made.worst_cost
+        agree(
+            "Rent it, without any limit?" if worst is None else f"Rent it, for at most ${worst:.2f}?", yes=yes
+        )
+    return made
+
+
+def show_plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> None:
+    """What would be rented, without renting it; refused as the launch would be."""
+    from gpucloud.fleet.plan import plan
+
+    if not used_again(fleet, request, dry_run=True):
+        show(fleet, plan(fleet, request, references))
+
+
+def show(fleet: Fleet, made: Plan) -> None:
+    """What a plan would rent; as ``rehearse``."""
+    rehearse(fleet, made)
+    write_plan(made)
+
+
+def write_plan(made: Plan) -> None:
+    """A plan as the schema ``gpucloud.plan/1`` has it, where JSON is wanted."""
+    from gpucloud.cli.offer_view import to_json
+
+    if out.json:
+        out.document(
+            "plan",
+            offers=[to_json(offer) for offer in made.offers],
+            nodes=made.request.nodes,
+            worst_cost=money(made.worst_cost),
+            currency="USD",
+            failures=failures(made.failures),
+        )
+
+
+def rehearse(fleet: Fleet, made: Plan) -> None:
+    """Tell what a plan would rent. Raises ``BudgetRefused`` where the caps would not allow it now."""
+    from gpucloud.fleet.budget import caps
+    from gpucloud.model import utcnow
+
+    rules = caps(fleet.config, utcnow())
+    request = made.request
+    fleet.store.budget.check(request.name, request.labels.project, made.worst_cost, rules)
+    _tell(fleet, made)
+
+
+def _tell(fleet: Fleet, made: Plan) -> None:
     for failure in made.failures:
         out.failure(failure)
     for line in describe(fleet, made):
         out.note(line)
-    if not made.free:
-        agree(f"Rent it, for at most ${made.worst_cost:.2f}?", yes=yes)
-    return made
 
 
 def describe(fleet: Fleet, plan: Plan) -> list[str]:
@@ -43,15 +99,21 @@ def describe(fleet: Fleet, plan: Plan) -> list[str]:
     lines = [f"plan: {plan.request.nodes} x {best.id} at ${best.usd_per_hour:.2f}/h{others}"]
     lease = plan.lease(best)
     if lease is None:
-        return [*lines, "      no limit: it goes on until gpucloud down"]
+        if plan.limits.lifted and not plan.free:
+            lines.append("      NO LIMIT: it goes on, and costs, until gpucloud down")
+        else:
+            lines.append("      no limit: it goes on until gpucloud down")
+        return lines
     fuse = fleet.registry.get(best.provider).traits.fuse
     without_us = {
         Fuse.PROVIDER: "its provider ends it, even if this computer dies",
         Fuse.HOST: "it ends itself, even if this computer dies",
         Fuse.POWER_OFF: "it powers itself off, but its disk may go on billing",
-        Fuse.CLIENT: "its jobs end by themselves, but only gpucloud down gives it back",
+        Fuse.CLIENT: "its jobs end by themselves, but only gpucloud gives it back: put gpucloud reap in cron",
     }[fuse]
     limit = f"ends after {format_duration(lease)} at the latest, at worst for ${plan.worst_cost:.2f}"
+    if plan.limits.idle is not None:
+        limit += f", or when idle for {format_duration(plan.limits.idle)}"
     return [*lines, f"      {limit}", f"      level {fuse}: {without_us}"]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -105,7 +106,7 @@ def owner(folder: Path) -> str:
         from gpucloud.store import new_id
 
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        who = re.sub(r"[^a-z0-9]+", "-", f"{_user()}-{socket.gethostname()}".lower())[:24].strip("-")
+        who = re.sub(r"[^a-z0-9]+", "-", f"{user()}-{socket.gethostname()}".lower())[:24].strip("-")
         draft = folder / f".owner.{os.getpid()}"
         draft.write_text(f"{new_id('', 6)}-{who}\n")
         try:
@@ -117,7 +118,8 @@ def owner(folder: Path) -> str:
     return file.read_text().strip()
 
 
-def _user() -> str:
+def user() -> str:
+    """Who we are on this computer."""
     import getpass
 
     try:
@@ -151,6 +153,22 @@ def find_cluster(fleet: Fleet, name: str) -> Cluster:
     if cluster is None:
         raise _unknown("cluster", name, (c.name for c in fleet.store.clusters.living()), "gpucloud ps")
     return cluster
+
+
+def find_clusters(fleet: Fleet, names: Sequence[str]) -> list[Cluster]:
+    """The living clusters of these names, in which ``*`` and ``?`` stand for others. Raises as above."""
+    found: dict[int, Cluster] = {}
+    for name in names:
+        if set(name) & set("*?["):
+            matches = [c for c in fleet.store.clusters.living() if fnmatch.fnmatchcase(c.name, name)]
+            if not matches:
+                raise NothingMatched(
+                    f"no cluster is named like {name!r}", why="none of the names fits", hint="gpucloud ps"
+                )
+        else:
+            matches = [find_cluster(fleet, name)]
+        found.update({cluster.id: cluster for cluster in matches})
+    return list(found.values())
 
 
 def find_job(fleet: Fleet, name: str) -> Job:

@@ -38,7 +38,7 @@ MEANINGS: Final = {
     ExitCode.NOTHING_MATCHED: "nothing has that name, or no offer matches",
     ExitCode.CREDENTIALS: "no credentials, or the provider refused them",
     ExitCode.UNREACHABLE: "a provider or a host could not be reached",
-    ExitCode.UNEXPLAINED: "fsck found something that may bill and that nobody wants",
+    ExitCode.UNEXPLAINED: "something bills, or was billed, that nobody wants",
     ExitCode.LOCKED: "another gpucloud is at work on it; try later",
     ExitCode.NO_CAPACITY: "nobody has capacity",
     ExitCode.QUOTA: "the quota is used up",

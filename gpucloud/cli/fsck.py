@@ -8,7 +8,7 @@ import typer
 
 from gpucloud.cli.app import app
 from gpucloud.cli.exit_codes import ExitCode
-from gpucloud.cli.options import Yes
+from gpucloud.cli.options import DryRun, Yes
 from gpucloud.cli.render import ask, failures, interactive, money, out
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def fsck(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Enter what carries our tag into lost books.")
     ] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """Compare the books with what every provider lists, and tell what may bill unwanted.
@@ -38,9 +39,9 @@ def fsck(
 
     here = fleet()
     report = enter(here) if rebuild else compare(here)
-    if fix:
+    if fix and not dry_run:
         for finding in report.findings:
-            if finding.unexplained:
+            if finding.unexplained or finding.kind == "unasked":
                 _fix(here, finding, yes=yes)
         report = compare(here)
     _show(report)
@@ -51,15 +52,18 @@ def fsck(
 
 
 def _fix(fleet: Fleet, finding: Finding, *, yes: bool) -> None:
-    """End what the books want gone; what they do not know is ended or adopted only when a person says so."""
-    from gpucloud.fleet.reconcile import FindingKind, adopt, end_finding
+    """End what the books want gone; the rest is adopted, ended or forgotten only when a person says so."""
+    from gpucloud.fleet.reconcile import FindingKind, adopt, end_finding, forget
 
     what = f"{finding.provider} {finding.instance_id} ({finding.detail})"
     if finding.kind is FindingKind.SHOULD_BE_GONE:
         if yes or (interactive() and ask(f"end {what}?")):
             end_finding(fleet, finding)
     elif not interactive():
-        out.note(f"left alone: {what}; run this at a terminal to end or adopt it")
+        out.note(f"left alone: {what}; run this at a terminal to end, adopt or forget it")
+    elif finding.kind is FindingKind.UNASKED:
+        if ask(f"forget {what}, although it may be billing?"):
+            forget(fleet, finding)
     elif ask(f"adopt {what} as cluster {finding.cluster}?"):
         adopt(fleet, finding)
     elif ask(f"end {what}?"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpucloud.cli.app import app
-from gpucloud.cli.consent import obtain
+from gpucloud.cli.consent import obtain, show_plan
 from gpucloud.cli.options import Renting, Typed, secrets, variables
 from gpucloud.cli.render import failures, out
 
@@ -26,20 +26,13 @@ def launch(
 
     Example: gpucloud launch --gpu H100 --name train --max-duration 6h -- python train.py
     """
-    from gpucloud.cli.context import check_name, fleet, fresh_name
-    from gpucloud.fleet.plan import LaunchRequest
+    from gpucloud.cli.context import fleet
     from gpucloud.jobs.script import command_text
     from gpucloud.model import JobSpec
 
     typed = Typed.of(ctx)
-    request = LaunchRequest(
-        name=check_name(typed.name) if typed.name else fresh_name(),
-        requirements=typed.requirements(),
-        nodes=typed.nodes,
-        max_duration=typed.longest,
-        max_cost=typed.dearest,
-        disk_gib=typed.disk_gib,
-    )
+    here = fleet(typed.flags)
+    request = typed.request(here.config)
     spec = JobSpec(
         run=command_text(words) if words else "",
         workdir=typed.folder,
@@ -47,7 +40,9 @@ def launch(
         secrets=secrets(typed.secret),
         outputs=typed.outputs,
     )
-    here = fleet(typed.flags)
+    if typed.dry_run:
+        show_plan(here, request, typed.provider)
+        return
     start(here, obtain(here, request, typed.provider, yes=typed.yes), spec)
 
 

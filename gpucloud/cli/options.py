@@ -15,15 +15,19 @@ import typer
 
 from gpucloud.cli.app import Command
 from gpucloud.errors import UsageError
-from gpucloud.model import GpuWish, Market, Requirements
+from gpucloud.model import GpuWish, Labels, Market, Requirements
 from gpucloud.quantities import parse_duration, parse_gib, parse_usd
 
 if TYPE_CHECKING:
+    from gpucloud.config import Config
+    from gpucloud.fleet.plan import LaunchRequest
     from gpucloud.market.cost import Readiness, Work
 
 T = TypeVar("T")
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 
 _TYPED: Final = "gpucloud.typed"
 _MANY: Final = {"multiple": True}
@@ -73,6 +77,23 @@ RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("--nodes", {"type": click.IntRange(1), "default": 1, "help": "How many machines."}),
     ("--max-duration", {"metavar": "TIME", "default": "", "help": "End after 90s, 15m, 6h or 2d."}),
     ("--max-cost", {"metavar": "USD", "default": "", "help": "End before it has cost more dollars."}),
+    ("--idle", {"metavar": "TIME", "default": "", "help": "End when it has done nothing for so long."}),
+    ("--no-limit", {"is_flag": True, "help": "Let it go on, and cost, without any end."}),
+    (
+        "--require-fuse",
+        {"metavar": "A|B|C", "default": "", "help": "Only what ends by itself at least so surely."},
+    ),
+    (
+        "--price-tolerance",
+        {"metavar": "SHARE", "default": "", "help": "How far a price may rise until it is rented, as 5%."},
+    ),
+    (
+        "--audition-budget",
+        {"metavar": "USD", "default": "", "help": "At most so much for machines that are no good."},
+    ),
+    ("--project", {"metavar": "NAME", "default": "", "help": "Whose money it is."}),
+    ("--tag", {**_MANY, "metavar": "KEY=VALUE", "help": "For reports of what was spent."}),
+    ("--dry-run", {"is_flag": True, "help": "Show the plan, and do nothing."}),
     ("--workdir", {"metavar": "DIR", "default": "", "help": "The folder to push, instead of this one."}),
     ("--no-push", {"is_flag": True, "help": "Push no folder."}),
     ("--output", {**_MANY, "metavar": "PATH", "help": "Bring this file, folder or glob home."}),
@@ -111,6 +132,14 @@ class Typed:
     nodes: int = 1
     max_duration: str = ""
     max_cost: str = ""
+    idle: str = ""
+    no_limit: bool = False
+    require_fuse: str = ""
+    price_tolerance: str = ""
+    audition_budget: str = ""
+    project: str = ""
+    tag: tuple[str, ...] = ()
+    dry_run: bool = False
     workdir: str = ""
     no_push: bool = False
     output: tuple[str, ...] = ()
@@ -172,6 +201,31 @@ class Typed:
         """``--max-cost``."""
         return parsed("--max-cost", self.max_cost, parse_usd)
 
+    def request(self, config: Config, *, ephemeral: bool = False) -> LaunchRequest:
+        """What to rent. Raises ``UsageError`` and ``ConfigError``."""
+        from gpucloud.cli.context import check_name, fresh_name, user
+        from gpucloud.fleet.plan import LaunchRequest, parse_fuse
+
+        limited = [name for name in ("max_duration", "max_cost", "idle") if getattr(self, name)]
+        if self.no_limit and limited:
+            option = "--" + limited[0].replace("_", "-")
+            raise UsageError(
+                f"{option} and --no-limit contradict each other", why="one sets a limit", hint="give one"
+            )
+        return LaunchRequest(
+            name=check_name(self.name) if self.name else fresh_name(),
+            requirements=self.requirements(),
+            nodes=self.nodes,
+            max_duration=self.longest,
+            max_cost=self.dearest,
+            idle=parsed("--idle", self.idle, parse_duration),
+            no_limit=self.no_limit,
+            fuse=parse_fuse(self.require_fuse),
+            labels=Labels(self.project or config.get("launch.project"), user(), _tags(self.tag)),
+            ephemeral=ephemeral,
+            disk_gib=self.disk_gib,
+        )
+
     @property
     def folder(self) -> str | None:
         """The folder to push. Raises ``UsageError`` for one that nobody means to send."""
@@ -187,7 +241,12 @@ class Typed:
     @property
     def flags(self) -> dict[str, str]:
         """The settings that options override."""
-        return {"launch.ready_timeout": self.ready_timeout} if self.ready_timeout else {}
+        given = {
+            "launch.ready_timeout": self.ready_timeout,
+            "launch.price_tolerance": self.price_tolerance,
+            "launch.audition_budget": self.audition_budget,
+        }
+        return {name: text for name, text in given.items() if text}
 
 
 class Searching(Command):
@@ -212,6 +271,18 @@ class Renting(Searching):
     """A command that rents."""
 
     shared = RENT
+
+
+def _tags(given: tuple[str, ...]) -> dict[str, str]:
+    tags = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise UsageError(
+                f"--tag {item!r} makes no sense", why="it is KEY=VALUE", hint="--tag team=vision"
+            )
+        tags[key] = value
+    return tags
 
 
 def work(hours: str, disk: str, data: str, egress: str, readiness: Callable[[], Readiness]) -> Work | None:
@@ -262,6 +333,11 @@ def variables(given: tuple[str, ...], environ: Mapping[str, str] = os.environ) -
 
 def secrets(given: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """``--secret``: NAME for the value that it has here. Raises ``UsageError``; values are never told."""
+    return {name: _value_here("--secret", name, environ) for name in secret_names(given)}
+
+
+def secret_names(given: tuple[str, ...]) -> tuple[str, ...]:
+    """``--secret``: the names alone. Raises ``UsageError`` where there is a value, or no name."""
     for item in given:
         if "=" in item:
             raise UsageError(
@@ -269,7 +345,7 @@ def secrets(given: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> 
                 why="what is on a command line can be read by everybody on this machine",
                 hint="export it, then --secret NAME",
             )
-    return {_variable("--secret", name): _value_here("--secret", name, environ) for name in given}
+    return tuple(_variable("--secret", name) for name in given)
 
 
 def _variable(option: str, name: str) -> str:

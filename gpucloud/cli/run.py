@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpucloud.cli.app import WORDS_GIVEN, app
-from gpucloud.cli.consent import obtain
+from gpucloud.cli.consent import obtain, show_plan
 from gpucloud.cli.options import Renting, Typed, secrets, variables
 from gpucloud.cli.render import money, out
 from gpucloud.errors import UsageError
@@ -45,9 +45,12 @@ def run(
     from gpucloud.jobs.run import run as whole_cycle
 
     typed = Typed.of(ctx)
-    read = _from_words if ctx.meta[WORDS_GIVEN] else _from_file
-    request, spec, references = read(typed, words, not keep)
     here = fleet(typed.flags)
+    read = _from_words if ctx.meta[WORDS_GIVEN] else _from_file
+    request, spec, references = read(typed, words, typed.request(here.config, ephemeral=not keep))
+    if typed.dry_run:
+        show_plan(here, request, references)
+        return
     target = obtain(here, request, references, yes=typed.yes)
     options = RunOptions(keep=keep, restarts=RESTARTS if recover else 0, references=references)
     try:
@@ -60,11 +63,9 @@ def run(
 
 
 def _from_words(
-    typed: Typed, words: list[str], ephemeral: bool
+    typed: Typed, words: list[str], request: LaunchRequest
 ) -> tuple[LaunchRequest, JobSpec, tuple[str, ...]]:
     """A job out of the command line alone."""
-    from gpucloud.cli.context import check_name, fresh_name
-    from gpucloud.fleet.plan import LaunchRequest
     from gpucloud.jobs.script import command_text
     from gpucloud.model import JobSpec
 
@@ -72,15 +73,6 @@ def _from_words(
         raise UsageError(
             "there is no command after --", why="nothing would run", hint="gpucloud run -- python train.py"
         )
-    request = LaunchRequest(
-        name=check_name(typed.name) if typed.name else fresh_name(),
-        requirements=typed.requirements(),
-        nodes=typed.nodes,
-        max_duration=typed.longest,
-        max_cost=typed.dearest,
-        ephemeral=ephemeral,
-        disk_gib=typed.disk_gib,
-    )
     spec = JobSpec(
         run=command_text(words),
         workdir=typed.folder,
@@ -92,13 +84,12 @@ def _from_words(
 
 
 def _from_file(
-    typed: Typed, words: list[str], ephemeral: bool
+    typed: Typed, words: list[str], asked: LaunchRequest
 ) -> tuple[LaunchRequest, JobSpec, tuple[str, ...]]:
     """A job out of a task file; options that were given replace what the file says."""
     from dataclasses import replace
 
-    from gpucloud.cli.context import check_name, fresh_name
-    from gpucloud.fleet.plan import LaunchRequest
+    from gpucloud.cli.context import check_name
     from gpucloud.taskfile import load
 
     if len(words) != 1:
@@ -108,26 +99,27 @@ def _from_file(
             hint=f"gpucloud run -- {' '.join(words)}" if words else "gpucloud run -- python train.py",
         )
     task = load(Path(words[0]), environ=os.environ, overrides=variables(typed.env))
-    asked = typed.requirements()
     wanted = task.requirements
-    request = LaunchRequest(
-        name=check_name(typed.name or task.job.name) if typed.name or task.job.name else fresh_name(),
+    request = replace(
+        asked,
+        name=asked.name if typed.name or not task.job.name else check_name(task.job.name),
         requirements=replace(
-            asked,
-            gpus=asked.gpus or wanted.gpus,
-            markets=asked.markets if typed.spot or typed.market else wanted.markets,
-            regions=asked.regions or wanted.regions,
+            asked.requirements,
+            gpus=asked.requirements.gpus or wanted.gpus,
+            markets=asked.requirements.markets if typed.spot or typed.market else wanted.markets,
+            regions=asked.requirements.regions or wanted.regions,
             instance_types=wanted.instance_types,
-            max_usd_per_hour=asked.max_usd_per_hour if typed.max_price else wanted.max_usd_per_hour,
-            min_vcpus=asked.min_vcpus or wanted.min_vcpus,
-            min_memory_gib=asked.min_memory_gib or wanted.min_memory_gib,
-            min_disk_gib=asked.min_disk_gib or wanted.min_disk_gib,
+            max_usd_per_hour=asked.requirements.max_usd_per_hour
+            if typed.max_price
+            else wanted.max_usd_per_hour,
+            min_vcpus=asked.requirements.min_vcpus or wanted.min_vcpus,
+            min_memory_gib=asked.requirements.min_memory_gib or wanted.min_memory_gib,
+            min_disk_gib=asked.requirements.min_disk_gib or wanted.min_disk_gib,
         ),
         nodes=task.nodes if typed.nodes == 1 else typed.nodes,
-        max_duration=typed.longest or task.max_duration,
-        max_cost=typed.dearest if typed.max_cost else task.max_cost,
-        ephemeral=ephemeral,
-        disk_gib=typed.disk_gib or task.disk_gib,
+        max_duration=asked.max_duration or task.max_duration,
+        max_cost=asked.max_cost if typed.max_cost else task.max_cost,
+        disk_gib=asked.disk_gib or task.disk_gib,
     )
     spec = replace(
         task.job,

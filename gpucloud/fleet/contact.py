@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from gpucloud.errors import (
@@ -16,6 +16,7 @@ from gpucloud.errors import (
     Unreachable,
 )
 from gpucloud.fleet import Fleet
+from gpucloud.fleet.check import inspect, require
 from gpucloud.model import (
     Cluster,
     Event,
@@ -27,7 +28,7 @@ from gpucloud.model import (
     SshAddress,
     utcnow,
 )
-from gpucloud.provider import Fuse, ReportsHostKeys
+from gpucloud.provider import Fuse, Reach, ReportsHostKeys
 
 if TYPE_CHECKING:
     from gpucloud.remote.connection import Connection, Endpoint
@@ -51,6 +52,11 @@ def connect(fleet: Fleet, rental: Rental, label: str, *, wait: bool = True) -> C
     from gpucloud.remote.connection import Connection
 
     timeout = fleet.config.duration("ssh.connect_timeout").total_seconds()
+    if rental.state is RentalState.STOPPED:
+        name = fleet.store.clusters.by_id(rental.cluster_id).name
+        raise HostUnreachable(
+            f"{label} is stopped", why="only its disk is there", hint=f"gpucloud start {name}"
+        )
     if rental.ssh is None and wait:
         rental = reach(fleet, rental, label)
     instance = None if rental.ssh else _addressed(fleet, rental, label)
@@ -118,18 +124,38 @@ def reach(fleet: Fleet, rental: Rental, label: str) -> Rental:
         HostUnreachable: when it failed, vanished, or did not answer within ``launch.ready_timeout``.
         HostKeyChanged: when a key that is known already is not the one shown.
         HostBusy: when somebody else has taken the last slot of a shared machine.
+        HostCheckFailed: when it is not what was rented.
     """
+    if fleet.provider(rental).traits.reach is Reach.NONE:
+        return _running(fleet, rental, label)
     fleet.tell(Event("waiting", f"{label}: waiting for SSH"))
     instance, connection = _answering(fleet, rental, label)
     assert instance.ssh is not None
     with connection:
         _remember_jump(fleet, connection)
-        _take(fleet, rental, connection, instance)
+        host = _take(fleet, rental, connection, instance)
+        require(inspect(fleet, rental, host, label=label))
         known = _known_key(fleet, rental, instance.ssh)
         source = known[1] if known else HostKeySource.FIRST_CONTACT
         if fleet.provider(rental).traits.outlives_instance:
             fleet.store.pins.add(alias(instance.ssh), connection.host_key, source)
         fleet.store.journal.reached(rental.token, instance.ssh, connection.host_key, source)
+    return fleet.store.journal.get(rental.token)
+
+
+def _running(fleet: Fleet, rental: Rental, label: str) -> Rental:
+    """Wait until a machine that nobody can log in to runs. Raises ``HostUnreachable``."""
+
+    def runs() -> bool | None:
+        instance = _state(fleet, rental, label)
+        return True if instance and instance.state is InstanceState.RUNNING else None
+
+    deadline = fleet.config.duration("launch.ready_timeout")
+    if poll(runs, deadline) is None:
+        raise HostUnreachable(
+            f"{label} did not come up", why=f"it does not run after {deadline}", hint="gpucloud ps"
+        )
+    fleet.store.journal.runs(rental.token)
     return fleet.store.journal.get(rental.token)
 
 
@@ -167,6 +193,12 @@ def look(fleet: Fleet, rental: Rental) -> Instance | None:
 
 def _addressed(fleet: Fleet, rental: Rental, label: str) -> Instance | None:
     """The instance once its provider gives an address. Raises ``HostUnreachable`` when it never will."""
+    instance = _state(fleet, rental, label)
+    return instance if instance and instance.ssh else None
+
+
+def _state(fleet: Fleet, rental: Rental, label: str) -> Instance | None:
+    """The instance as it is now, if its provider tells. Raises ``HostUnreachable`` when it is over."""
     lag = timedelta(seconds=fleet.provider(rental).traits.listing_lag_s)
     try:
         instance = look(fleet, rental)
@@ -179,7 +211,7 @@ def _addressed(fleet: Fleet, rental: Rental, label: str) -> Instance | None:
         raise HostUnreachable(
             f"{label} did not come up", why=f"{rental.provider}: {reason}", hint="gpucloud ps"
         )
-    return instance if instance and instance.ssh else None
+    return instance
 
 
 def _answering(fleet: Fleet, rental: Rental, label: str) -> tuple[Instance, Connection]:
@@ -219,24 +251,32 @@ def _answering(fleet: Fleet, rental: Rental, label: str) -> tuple[Instance, Conn
     return answer
 
 
-def _take(fleet: Fleet, rental: Rental, connection: Connection, instance: Instance) -> None:
-    """Install the on-host program, claim the machine where it is shared, and set the lease."""
+def _take(fleet: Fleet, rental: Rental, connection: Connection, instance: Instance) -> Host:
+    """Install the on-host program, claim the machine where it is shared, and set its limits."""
     host, traits = on_host(connection, rental), fleet.provider(rental).traits
     host.install(
         slots=instance.slots or 0,
         claim=f"{instance.cluster or rental.token} of {fleet.owner}",
         notice_probe=traits.notice_probe,
-        at_end=POWER_OFF if traits.fuse is Fuse.POWER_OFF else "",
+        at_end=traits.self_end or (POWER_OFF if traits.fuse is Fuse.POWER_OFF else ""),
     )
-    if rental.expires_at is not None:
-        left = (rental.expires_at - utcnow()).total_seconds()
+    set_limits(host, rental.expires_at, fleet.store.clusters.by_id(rental.cluster_id).limits.idle)
+    return host
+
+
+def set_limits(host: Host, expires_at: datetime | None, idle: timedelta | None) -> None:
+    """Let a machine end its jobs, and itself if it can, at the end of its lease or when it has been idle."""
+    if expires_at is not None:
+        left = (expires_at - utcnow()).total_seconds()
         # The jobs end a little before the machine does, so that what they leave can still be brought home.
         host.lease(max(0, round(left - min(MARGIN_S, left / 10))))
+    if idle is not None:
+        host.idle(round(idle.total_seconds()))
 
 
 def _known_key(fleet: Fleet, rental: Rental, address: SshAddress) -> tuple[str, HostKeySource] | None:
     """The host key that is known before the first contact, from the surest source there is."""
-    if rental.state is RentalState.REACHABLE and rental.host_key and rental.host_key_source:
+    if rental.host_key and rental.host_key_source:
         return rental.host_key, rental.host_key_source
     if rental.planted_key:
         return rental.planted_key, HostKeySource.PLANTED

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from gpucloud.errors import (
-    NotFound,
+    BadReply,
     ProviderError,
     RateLimited,
     RemoteError,
@@ -16,13 +17,14 @@ from gpucloud.errors import (
 )
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.contact import connect, on_host, poll
-from gpucloud.model import Cluster, ClusterState, Event, Instance, Rental
+from gpucloud.model import Cluster, ClusterState, Event, Instance, Rental, SideResource, utcnow
 from gpucloud.parallel import results, run_all
-from gpucloud.provider import Provider
+from gpucloud.provider import HasSideResources, Provider
 
-PASSING = (Unreachable, RateLimited)
+PASSING = (Unreachable, RateLimited, BadReply)
 """Failures of a provider that may be over a moment later."""
 
+BY_HAND: Final = "end it in the provider's console"
 
 LOCK_WAIT_S: Final = 60
 """How long an end waits for another process that is at work on the cluster, perhaps ending it too."""
@@ -71,8 +73,9 @@ def end_rental(fleet: Fleet, rental: Rental, reason: str) -> None:
     fleet.tell(Event("ending", f"{label}: ending ({reason})"))
     if provider.traits.outlives_instance:
         _clean(fleet, rental, label)
-    if poll(lambda: _ended(provider, rental), deadline) is None:
-        raise _unconfirmed(label, f"it is still listed after {deadline}")
+    ending = _Ending(provider, rental)
+    if poll(ending.over, deadline) is None:
+        raise _unconfirmed(provider, rental, f"{', '.join(ending.left)} after {deadline}")
     fleet.store.journal.gone(rental.token, reason)
     fleet.tell(Event("gone", f"{label}: gone, and no longer listed"))
 
@@ -91,27 +94,141 @@ def settle(provider: Provider, token: str) -> Instance | None:
         # The last look must begin after the lag has passed.
         return found or find(provider, token)
     except ProviderError as error:
-        raise _unconfirmed(
-            f"{provider.name}: whether {token} was launched is not known",
-            f"the listing failed: {error.message}",
+        raise TeardownUnconfirmed(
+            f"{provider.name}: whether {token} was launched is not known: it may be billing",
+            why=f"the listing failed: {error.message}",
+            hint="gpucloud fsck, as soon as the provider answers",
         ) from error
 
 
 def find(provider: Provider, token: str) -> Instance | None:
-    """The instance with that token in one listing."""
-    return next((instance for instance in provider.instances() if instance.token == token), None)
+    """The instance with that token in one listing; of several one that lives."""
+    found = [instance for instance in provider.instances() if instance.token == token]
+    return next((instance for instance in found if instance.alive), found[0] if found else None)
 
 
-def _ended(provider: Provider, rental: Rental) -> bool | None:
-    assert rental.ref is not None
+def beside(provider: Provider, token: str) -> list[SideResource]:
+    """What bills beside the instance with that token, in one listing."""
+    if not isinstance(provider, HasSideResources):
+        return []
+    return [resource for resource in provider.side_resources() if resource.token == token]
+
+
+@dataclass(slots=True)
+class _Ending:
+    """Attempts to end a rental until listings show nothing of it; ``left`` is what there was at the last.
+
+    A vendor may have made two instances by one launch, may leave behind what it made for them, and may not
+    list, or not know, what it has just made.
+    """
+
+    provider: Provider
+    rental: Rental
+    left: list[str] = field(default_factory=list)
+    seen: bool = False
+
+    def over(self) -> bool | None:
+        """End what there is; ``True`` when nothing is there any more."""
+        try:
+            self.left = self._end()
+        except PASSING as error:
+            self.left = [error.message]
+        except ProviderError as error:
+            raise _unconfirmed(self.provider, self.rental, f"{error.message}: {error.why}") from error
+        return None if self.left else True
+
+    def _end(self) -> list[str]:
+        assert self.rental.ref is not None
+        before = self._listed()
+        self.seen = self.seen or bool(before)
+        for ref in {self.rental.ref, *(instance.ref for instance in before)}:
+            self.provider.terminate(ref)
+        alive = [instance for instance in self._listed() if instance.alive]
+        if alive:
+            return [f"{each.ref.id} is still listed as {each.state}" for each in alive]
+        lag = timedelta(seconds=self.provider.traits.listing_lag_s)
+        if not self.seen and utcnow() - self.rental.intended_at <= lag:
+            return ["it was launched a moment ago, and may not be listed yet"]
+        return self._remove_rest()
+
+    def _remove_rest(self) -> list[str]:
+        if not isinstance(self.provider, HasSideResources):
+            return []
+        for resource in beside(self.provider, self.rental.token):
+            self.provider.remove(resource)
+        rest = beside(self.provider, self.rental.token)
+        return [f"its {each.kind} {each.ref.id} is still listed" for each in rest]
+
+    def _listed(self) -> list[Instance]:
+        return [instance for instance in self.provider.instances() if instance.token == self.rental.token]
+
+
+def end_twins(fleet: Fleet, rental: Rental) -> None:
+    """End what else one launch may have made, if it is listed already. Raises ``TeardownUnconfirmed``."""
     try:
-        provider.terminate(rental.ref)
-        instance = find(provider, rental.token)
-    except NotFound:
-        instance = None
-    except PASSING:
-        return None
-    return True if instance is None or not instance.alive else None
+        listed = [each for each in fleet.provider(rental).instances() if each.token == rental.token]
+    except ProviderError as error:
+        fleet.tell(Event("warning", f"whether {rental.token} was made twice is not known: {error.message}"))
+        return
+    for instance in listed:
+        if instance.ref != rental.ref and instance.alive:
+            fleet.tell(Event("twice", f"one launch has made {instance.ref.id} too, which is ended"))
+            end_twin(fleet, rental, instance)
+
+
+def end_twin(fleet: Fleet, rental: Rental, instance: Instance) -> None:
+    """End a second instance that one launch has made. Raises ``TeardownUnconfirmed``."""
+    provider = fleet.provider(rental)
+    fleet.store.journal.note(rental.token, "ending-twin", instance.ref.id)
+
+    def over() -> bool | None:
+        try:
+            provider.terminate(instance.ref)
+            shown = any(each.ref == instance.ref and each.alive for each in provider.instances())
+        except PASSING:
+            return None
+        return None if shown else True
+
+    deadline = fleet.config.duration("launch.end_timeout")
+    if poll(over, deadline) is None:
+        twin = replace(rental, ref=instance.ref)
+        raise _unconfirmed(provider, twin, f"it is still listed after {deadline}")
+
+
+def remove_left_behind(fleet: Fleet, provider: Provider, token: str) -> None:
+    """Delete what a launch that failed has made beside its instance. Raises ``TeardownUnconfirmed``."""
+    try:
+        resources = beside(provider, token)
+    except ProviderError as error:
+        fleet.tell(Event("warning", f"whether {token} left anything behind is not known: {error.message}"))
+        return
+    for resource in resources:
+        fleet.tell(
+            Event("removing", f"the {resource.kind} {resource.ref.id} that a failed launch left behind")
+        )
+        remove_resource(fleet, resource)
+
+
+def remove_resource(fleet: Fleet, resource: SideResource) -> None:
+    """Delete what bills beside an instance that is gone. Raises ``TeardownUnconfirmed``."""
+    provider = fleet.registry.get(resource.provider)
+    assert isinstance(provider, HasSideResources)
+
+    def over() -> bool | None:
+        try:
+            provider.remove(resource)
+            shown = any(each.ref == resource.ref for each in provider.side_resources())
+        except PASSING:
+            return None
+        return None if shown else True
+
+    deadline = fleet.config.duration("launch.end_timeout")
+    if poll(over, deadline) is None:
+        raise TeardownUnconfirmed(
+            f"the {resource.kind} {resource.ref.id} of {resource.provider} may still be billing",
+            why=f"it is still listed after {deadline}",
+            hint=f"gpucloud fsck --fix, or {BY_HAND}",
+        )
 
 
 def _clean(fleet: Fleet, rental: Rental, label: str) -> None:
@@ -129,9 +246,14 @@ def _clean(fleet: Fleet, rental: Rental, label: str) -> None:
         ) from error
 
 
-def _unconfirmed(what: str, why: str) -> TeardownUnconfirmed:
+def _unconfirmed(provider: Provider, rental: Rental, why: str) -> TeardownUnconfirmed:
+    """What to do when nothing proves the end: our command, the vendor's own, and the page for it."""
+    assert rental.ref is not None
+    place = {"id": rental.ref.id, "region": rental.ref.region or ""}
+    traits = provider.traits
+    ways = [text.format(**place) for text in (traits.end_command, traits.console) if text]
     return TeardownUnconfirmed(
-        f"{what}: it may still be billing",
+        f"{rental.provider} {rental.ref.id}: it may still be billing",
         why=why,
-        hint="gpucloud fsck --fix, or end it in the provider's console",
+        hint=", or ".join(["gpucloud fsck --fix", *ways] if ways else ["gpucloud fsck --fix", BY_HAND]),
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from decimal import Decimal
 from functools import partial
+from typing import Final
 
 from gpucloud.errors import (
     AuthError,
@@ -13,6 +16,7 @@ from gpucloud.errors import (
     HostBusy,
     HostCheckFailed,
     NoCapacity,
+    PriceAboveCap,
     ProviderError,
     QuotaExceeded,
     RateLimited,
@@ -22,11 +26,13 @@ from gpucloud.errors import (
     UsageError,
 )
 from gpucloud.fleet import Fleet
+from gpucloud.fleet.budget import caps
 from gpucloud.fleet.contact import node_label, reach
-from gpucloud.fleet.end import end, end_rental, lock_name, settle
+from gpucloud.fleet.end import end, end_rental, end_twins, lock_name, remove_left_behind, settle
 from gpucloud.fleet.plan import LaunchRequest, Plan
 from gpucloud.fleet.reconcile import refresh
 from gpucloud.model import (
+    Availability,
     Cluster,
     ClusterState,
     Event,
@@ -38,6 +44,9 @@ from gpucloud.model import (
 from gpucloud.parallel import results, run_all
 from gpucloud.provider import Fuse, LaunchSpec
 from gpucloud.store import new_id
+
+FRESH: Final = timedelta(seconds=5)
+"""A price that was told longer ago than this is asked for again before anything is rented by it."""
 
 
 def existing(fleet: Fleet, request: LaunchRequest) -> Cluster | None:
@@ -83,12 +92,36 @@ def launch(fleet: Fleet, plan: Plan) -> Cluster:
                 hint="gpucloud fsck --rebuild",
             )
         cluster = fleet.store.clusters.get(request.name)
+        if cluster and cluster.state is ClusterState.STOPPED:
+            raise UsageError(
+                f"{cluster.name} is stopped",
+                why="what is on its disk would be lost by a new launch",
+                hint=f"gpucloud start {cluster.name}, or gpucloud down {cluster.name}",
+            )
         if cluster and cluster.state is ClusterState.ENDING:
             end(fleet, cluster, "its end had been cut off")
             cluster = None
-        if cluster is None:
-            cluster = fleet.store.clusters.create(request.name, request.nodes, ephemeral=request.ephemeral)
-        return _fill(fleet, cluster, plan)
+        return _fill(fleet, _entered(fleet, cluster, plan), plan)
+
+
+def _entered(fleet: Fleet, cluster: Cluster | None, plan: Plan) -> Cluster:
+    """The cluster in the books, with the most that it can cost held for it. Raises ``BudgetRefused``."""
+    request, limits, most = plan.request, plan.limits, plan.worst_cost
+    rules = caps(fleet.config, utcnow())
+    if cluster is None:
+        return fleet.store.clusters.create(
+            request.name,
+            request.nodes,
+            ephemeral=request.ephemeral,
+            limits=limits,
+            labels=request.labels,
+            most=most,
+            caps=rules,
+        )
+    # What was begun, or was rented for it before, goes on counting.
+    before = fleet.store.journal.worst_cost(cluster.id)
+    both = None if most is None or before is None else most + before
+    return fleet.store.clusters.hold(cluster.id, both, rules, limits)
 
 
 def _fill(fleet: Fleet, cluster: Cluster, plan: Plan) -> Cluster:
@@ -100,18 +133,24 @@ def _fill(fleet: Fleet, cluster: Cluster, plan: Plan) -> Cluster:
         end(fleet, cluster, "not every node could be had" if cluster.nodes > 1 else "it could not be had")
         raise
     fleet.tell(Event("ready", f"{cluster.name}: ready"))
+    most = fleet.store.journal.worst_cost(cluster.id)
+    fleet.store.clusters.hold(cluster.id, most, (), plan.limits)
     return fleet.store.clusters.update(cluster.id, ClusterState.READY)
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One launch of one cluster; its nodes are brought up by a thread each."""
+    """One launch of one cluster; its nodes are brought up by a thread each.
+
+    ``dropped`` are providers that are asked no more in this launch, and ``wasted`` is what machines have cost
+    that turned out to be no good.
+    """
 
     fleet: Fleet
     cluster: Cluster
     plan: Plan
     dropped: set[str] = field(default_factory=set)
-    """Providers that are asked no more in this launch."""
+    wasted: Decimal = Decimal(0)
 
     def node(self, rank: int) -> Rental:
         """Take up what was rented for this rank before, or rent along the offers until a machine answers."""
@@ -138,14 +177,17 @@ class _Attempt:
             return None
         try:
             return rental if rental.state is RentalState.REACHABLE else reach(self.fleet, rental, label)
-        except RemoteError as error:
+        except (RemoteError, HostCheckFailed) as error:
             self._discard(rental, label, error)
             return None
 
     def _take(self, offer: Offer, rank: int, label: str, failures: list[GpucloudError]) -> Rental | None:
         """Rent one offer and wait until it answers; ``None``, with the failure noted, when that fails."""
         try:
-            rental = self._rent(offer, rank)
+            rental = self._rent(fresh(self.fleet, offer, self.plan.request), rank)
+        except PriceAboveCap as error:
+            self._refused(offer, error, failures)
+            return None
         except (NoCapacity, QuotaExceeded, RateLimited) as error:
             if isinstance(error, QuotaExceeded) or (isinstance(error, NoCapacity) and error.lasting):
                 ttl = self.fleet.config.duration("launch.refusal_ttl")
@@ -157,20 +199,36 @@ class _Attempt:
             self._refused(offer, error, failures)
             return None
         try:
-            return reach(self.fleet, rental, label)
-        except RemoteError as error:
+            rental = reach(self.fleet, rental, label)
+            end_twins(self.fleet, rental)
+            return rental
+        except (RemoteError, HostCheckFailed) as error:
             failures.append(error)
             self._discard(rental, label, error)
+            if isinstance(error, HostCheckFailed):
+                self._remember(offer, error)
             return None
+
+    def _remember(self, offer: Offer, error: HostCheckFailed) -> None:
+        """A bad machine is not taken again for a while, nor are any number of them paid for."""
+        self.fleet.store.refusals.add(offer, error.message, self.fleet.config.duration("launch.refusal_ttl"))
+        budget = self.fleet.config.get("launch.audition_budget")
+        if budget is not None and self.wasted > budget:
+            raise HostCheckFailed(
+                f"machines that were no good have cost ${self.wasted:.4f}",
+                why=f"--audition-budget allows ${budget}; the last: {error.message} ({error.why})",
+                hint="take another provider, or a higher --audition-budget",
+            )
 
     def _refused(self, offer: Offer, error: GpucloudError, failures: list[GpucloudError]) -> None:
         self.fleet.tell(Event("refused", f"{offer.id}: {error.message}"))
         failures.append(error)
 
-    def _discard(self, rental: Rental, label: str, error: RemoteError) -> None:
+    def _discard(self, rental: Rental, label: str, error: GpucloudError) -> None:
         """Never on to the next offer while this one may still bill."""
         self.fleet.tell(Event("unusable", f"{label}: {error.message} ({error.why})"))
         end_rental(self.fleet, self.fleet.store.journal.get(rental.token), "it could not be used")
+        self.wasted += self.fleet.store.ledger.cost_of(rental.token) or Decimal(0)
 
     def _rent(self, offer: Offer, rank: int) -> Rental:
         """Intent, call, id: whatever happens in between is found again by the token."""
@@ -180,7 +238,7 @@ class _Attempt:
         provider = fleet.registry.get(offer.provider)
         host_key = new_key_pair() if provider.traits.plants_host_key else None
         rental = self._intended(token, rank, offer, host_key.public if host_key else None)
-        fleet.store.journal.intend(rental)
+        fleet.store.journal.intend(rental, caps(fleet.config, rental.intended_at))
         spec = LaunchSpec(
             token=token,
             cluster=self.cluster.name,
@@ -199,6 +257,8 @@ class _Attempt:
             found = settle(provider, token) if error.outcome_unknown else None
             if found is None:
                 fleet.store.journal.gone(token, error.message)
+                if error.outcome_unknown:
+                    remove_left_behind(fleet, provider, token)
                 raise
             instance = found
         fleet.store.journal.accept(token, instance)
@@ -225,6 +285,8 @@ class _Attempt:
             gpu_count=offer.gpu_count,
             planted_key=planted_key,
             expires_at=now + lease if lease is not None else None,
+            disk_gib=self.plan.request.disk_gib,
+            tariff=self.plan.tariff(offer),
         )
 
 
@@ -236,9 +298,39 @@ def _differs(cluster: Cluster, why: str) -> UsageError:
     )
 
 
+def fresh(fleet: Fleet, offer: Offer, request: LaunchRequest) -> Offer:
+    """An offer at the price of this moment.
+
+    Raises:
+        NoCapacity: when it is no longer there.
+        PriceAboveCap: when it has become dearer than the person has agreed to.
+        ProviderError: when its provider does not tell.
+    """
+    if utcnow() - offer.as_of <= FRESH:
+        return offer
+    provider = fleet.registry.get(offer.provider)
+    quotes = provider.offers(replace(request.requirements, max_usd_per_hour=None))
+    now = next((each for each in quotes if (each.id, each.ref) == (offer.id, offer.ref)), None)
+    if now is None or now.availability is Availability.UNAVAILABLE:
+        raise NoCapacity(f"{offer.id} is no longer offered", provider=offer.provider, lasting=False)
+    tolerance = fleet.config.get("launch.price_tolerance")
+    agreed = offer.usd_per_hour * (1 + tolerance)
+    most = request.requirements.max_usd_per_hour
+    if now.usd_per_hour > agreed or (most is not None and now.usd_per_hour > most):
+        raise PriceAboveCap(
+            f"{offer.id} has become dearer",
+            why=f"it was ${offer.usd_per_hour:f} an hour and is ${now.usd_per_hour:f} now",
+            hint="repeat it to see the new prices, or give a higher --price-tolerance or --max-price",
+        )
+    return now
+
+
 def _verdict(failures: Sequence[GpucloudError], label: str) -> GpucloudError:
     """One error for a node that could not be had, of the kind that says most about what to do next."""
     why = "; ".join(dict.fromkeys(error.message for error in failures))
+    moved = [error for error in failures if isinstance(error, PriceAboveCap)]
+    if moved:
+        return PriceAboveCap(f"{label}: prices have moved", why=moved[0].why, hint=moved[0].hint)
     full = [error for error in failures if isinstance(error, NoCapacity | HostBusy)]
     if full or not failures:
         return NoCapacity(
@@ -247,7 +339,7 @@ def _verdict(failures: Sequence[GpucloudError], label: str) -> GpucloudError:
             why=why,
             hint="try again later, or widen --gpu",
         )
-    unusable = [error for error in failures if isinstance(error, RemoteError)]
+    unusable = [error for error in failures if isinstance(error, RemoteError | HostCheckFailed)]
     if unusable:
         return HostCheckFailed(
             f"{label}: machines were rented but none could be used",

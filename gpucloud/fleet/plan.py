@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
-from gpucloud.errors import BudgetRefused, GpucloudError, NoCapacity, NothingMatched, PriceAboveCap
+from gpucloud.config import Config
+from gpucloud.errors import (
+    BudgetRefused,
+    ConfigError,
+    GpucloudError,
+    NoCapacity,
+    NothingMatched,
+    PriceAboveCap,
+)
 from gpucloud.fleet import Fleet
 from gpucloud.market import SearchResult, Terms, search
-from gpucloud.model import Availability, Failure, Offer, Requirements
+from gpucloud.model import (
+    MICROSECOND,
+    MICROSECONDS_PER_HOUR,
+    Availability,
+    Failure,
+    Labels,
+    Limits,
+    Offer,
+    Requirements,
+    Tariff,
+    over_time,
+)
+from gpucloud.provider import Fuse
 from gpucloud.quantities import LONGEST
 
 SHORTEST: Final = timedelta(minutes=1)
 """A cap that buys less than this is refused: no job could even start."""
-_MICROSECOND: Final = timedelta(microseconds=1)
-_MICROSECONDS_PER_HOUR: Final = timedelta(hours=1) // _MICROSECOND
+HOURS_IN_MONTH: Final = 730
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """What to rent under which name. ``ephemeral`` clusters end with the ``run`` that made them."""
+    """What to rent under which name. ``ephemeral`` clusters end with the ``run`` that made them.
+
+    ``no_limit``: the person has said that it may go on, and cost, without end. ``fuse`` is the weakest that
+    will do at ending by itself.
+    """
 
     name: str
     requirements: Requirements
     nodes: int = 1
     max_duration: timedelta | None = None
     max_cost: Decimal | None = None
+    idle: timedelta | None = None
+    no_limit: bool = False
+    fuse: Fuse | None = None
+    labels: Labels = field(default_factory=Labels)
     ephemeral: bool = False
     image: str | None = None
     disk_gib: int | None = None
@@ -36,12 +63,16 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Offers in the order in which they will be tried, and how long each may run at most."""
+    """Offers in the order in which they will be tried, and how long each may run at most.
+
+    ``steps`` are the billing grain and minimum of each provider, in seconds.
+    """
 
     request: LaunchRequest
     offers: tuple[Offer, ...]
     failures: tuple[Failure, ...]
-    max_duration: timedelta | None
+    limits: Limits
+    steps: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
 
     @property
     def free(self) -> bool:
@@ -50,33 +81,54 @@ class Plan:
 
     def lease(self, offer: Offer) -> timedelta | None:
         """When a node rented by ``offer`` must end, counted from its launch; ``None`` for no limit."""
-        bought = affords(offer, self.request)
-        limits = [limit for limit in (self.max_duration, bought) if limit is not None]
+        bought = affords(offer, self.tariff(offer), self.request.nodes, self.limits.max_cost)
+        limits = [limit for limit in (self.limits.max_duration, bought) if limit is not None]
         return min(limits, default=None)
 
+    def tariff(self, offer: Offer) -> Tariff:
+        """How it is billed beside its price, as far as the offer tells."""
+        return tariff(offer, self.request.disk_gib, self.steps)
+
     @property
-    def worst_cost(self) -> Decimal:
-        """The most that it can cost: the dearest of the offers that may be tried, for its whole lease."""
-        return max(self._cost(offer) for offer in self.offers)
+    def worst_cost(self) -> Decimal | None:
+        """The most that it can cost: the dearest of the offers that may be tried, for its whole lease.
 
-    def _cost(self, offer: Offer) -> Decimal:
-        lease = self.lease(offer) or timedelta()
-        return offer.usd_per_hour * self.request.nodes * (lease // _MICROSECOND) / _MICROSECONDS_PER_HOUR
+        ``None`` when nothing bounds it.
+        """
+        costs = [self._cost(offer) for offer in self.offers]
+        return None if None in costs else max(cost for cost in costs if cost is not None)
+
+    def _cost(self, offer: Offer) -> Decimal | None:
+        terms, lease = self.tariff(offer), self.lease(offer)
+        rate = _rate(offer, terms, self.request.nodes)
+        if lease is None:
+            return Decimal(0) if rate == 0 else None
+        return over_time(rate, terms.billed(lease))
 
 
-def affords(offer: Offer, request: LaunchRequest) -> timedelta | None:
-    """How long the request's money pays for an offer; ``None`` when there is no limit or nothing to pay."""
-    rate = offer.usd_per_hour * request.nodes
-    if request.max_cost is None or rate == 0:
+def tariff(offer: Offer, disk_gib: int | None, steps: Mapping[str, tuple[int | None, int | None]]) -> Tariff:
+    """How an offer is billed beside its price, with a disk of that size."""
+    grain, minimum = steps.get(offer.provider, (None, None))
+    monthly = offer.disk_usd_per_gib_month
+    disk = None if monthly is None or disk_gib is None else monthly * disk_gib / HOURS_IN_MONTH
+    return Tariff(grain, minimum, disk, offer.egress_usd_per_gib)
+
+
+def affords(offer: Offer, terms: Tariff, nodes: int, max_cost: Decimal | None) -> timedelta | None:
+    """How long that much money pays for an offer; ``None`` when there is no limit or nothing to pay."""
+    rate = _rate(offer, terms, nodes)
+    if max_cost is None or rate == 0:
         return None
-    paid = request.max_cost * _MICROSECONDS_PER_HOUR
-    # Rounded down, so that the whole of it does not cost more than the limit.
-    return int(paid // rate) * _MICROSECOND if paid / rate < LONGEST // _MICROSECOND else LONGEST
+    paid = max_cost * MICROSECONDS_PER_HOUR
+    # Rounded down, so that the whole of it, as it is billed, does not cost more than the limit.
+    bought = int(paid // rate) * MICROSECOND if paid / rate < LONGEST // MICROSECOND else LONGEST
+    grain = timedelta(seconds=terms.grain_s or 0)
+    whole = bought // grain * grain if grain else bought
+    return whole if terms.billed(whole) <= bought else timedelta()
 
 
-def _buys_enough(offer: Offer, request: LaunchRequest) -> bool:
-    bought = affords(offer, request)
-    return bought is None or bought >= SHORTEST
+def _rate(offer: Offer, terms: Tariff, nodes: int) -> Decimal:
+    return (offer.usd_per_hour + (terms.disk_usd_per_hour or Decimal(0))) * nodes
 
 
 def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Plan:
@@ -86,7 +138,7 @@ def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Pla
         NothingMatched: when no offer meets the requirements.
         PriceAboveCap: when only the price is too high.
         NoCapacity: when all that matches is out of stock or was refused a short while ago.
-        BudgetRefused: when the cost limit buys less than a minute.
+        BudgetRefused: when the cost limit buys less than a minute, or nothing ends by itself as it must.
         ProviderError: what the providers said, when none could answer.
     """
     terms = Terms(fleet.config.duration("offers.timeout").total_seconds())
@@ -106,20 +158,73 @@ def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Pla
             why="; ".join(sorted(set(refused.values()))) or "their providers say so",
             hint="try again in a few minutes, or ask for something else",
         )
-    affordable = [offer for offer in usable if _buys_enough(offer, request)]
+    usable = _safe_enough(fleet, request, usable)
+    paid = any(offer.usd_per_hour for offer in usable)
+    limits = limits_of(fleet.config, request, paid=paid)
+    steps = {offer.provider: _steps(fleet, offer.provider) for offer in usable}
+    affordable = [offer for offer in usable if _buys_enough(offer, request, limits, steps)]
     if not affordable:
         raise BudgetRefused(
-            f"${request.max_cost} does not buy a minute of what matches",
+            f"${limits.max_cost} does not buy a minute of what matches",
             why=f"the cheapest is ${usable[0].usd_per_hour * request.nodes} an hour",
             hint="raise --max-cost",
         )
     # A fallback may cost more than the best offer, but not so much that nobody would have agreed to it.
     dearest = affordable[0].usd_per_hour * fleet.config.get("launch.price_factor")
     affordable = [offer for offer in affordable if offer.usd_per_hour <= dearest]
-    duration = request.max_duration
-    if duration is None and any(offer.usd_per_hour for offer in affordable):
-        duration = fleet.config.duration("launch.max_duration")
-    return Plan(request, tuple(affordable), found.failures, duration)
+    return Plan(request, tuple(affordable), found.failures, limits, steps)
+
+
+def limits_of(config: Config, request: LaunchRequest, *, paid: bool) -> Limits:
+    """The limits of a launch: those that were asked for, else those of the configuration if it costs."""
+    if request.no_limit:
+        return Limits(lifted=True)
+    usual = paid and request.max_duration is None
+    return Limits(
+        config.duration("launch.max_duration") if usual else request.max_duration,
+        config.get("launch.max_cost") if paid and request.max_cost is None else request.max_cost,
+        request.idle or config.get("launch.idle"),
+    )
+
+
+def _steps(fleet: Fleet, provider: str) -> tuple[int | None, int | None]:
+    traits = fleet.registry.get(provider).traits
+    return traits.billing_grain_s, traits.billing_minimum_s
+
+
+def _safe_enough(fleet: Fleet, request: LaunchRequest, offers: Sequence[Offer]) -> list[Offer]:
+    """The offers whose machines end by themselves as surely as is asked for. Raises ``BudgetRefused``."""
+    weakest = request.fuse or parse_fuse(fleet.config.get("launch.require_fuse"))
+    if weakest is None:
+        return list(offers)
+    fuses = {offer.provider: fleet.registry.get(offer.provider).traits.fuse for offer in offers}
+    kept = [offer for offer in offers if fuses[offer.provider] <= weakest]
+    if not kept:
+        told = ", ".join(f"{name} has {fuse}" for name, fuse in sorted(fuses.items()))
+        raise BudgetRefused(
+            f"nothing that matches ends by itself as {weakest} asks for",
+            why=told,
+            hint="take another provider, or a weaker --require-fuse",
+        )
+    return kept
+
+
+def parse_fuse(text: str) -> Fuse | None:
+    """Read A, B, C or D; ``None`` for nothing. Raises ``ConfigError``."""
+    try:
+        return Fuse(text.strip().upper()) if text.strip() else None
+    except ValueError:
+        raise ConfigError(
+            f"there is no fuse {text!r}", why="they are A, B, C and D, the strongest first", hint="write B"
+        ) from None
+
+
+def _buys_enough(
+    offer: Offer, request: LaunchRequest, limits: Limits, steps: Mapping[str, tuple[int | None, int | None]]
+) -> bool:
+    terms = tariff(offer, request.disk_gib, steps)
+    bought = affords(offer, terms, request.nodes, limits.max_cost)
+    return bought is None or bought >= SHORTEST
 
 
 def no_offer(found: SearchResult, wanted: Requirements) -> GpucloudError:

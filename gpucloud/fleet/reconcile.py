@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from gpucloud.errors import UsageError
+from gpucloud.errors import NotFound, ProviderError, TeardownUnconfirmed, UsageError
 from gpucloud.fleet import Fleet
-from gpucloud.fleet.end import end_rental, find, lock_name, settle
-from gpucloud.market import list_instances
+from gpucloud.fleet.end import end_rental, end_twin, find, lock_name, remove_resource, settle
+from gpucloud.fleet.stop import stopped_rate
+from gpucloud.market import list_instances, list_side_resources
 from gpucloud.model import (
     Cluster,
     ClusterState,
     Event,
     Failure,
     Instance,
+    InstanceState,
     Market,
     Rental,
     RentalState,
+    SideResource,
     utcnow,
 )
-from gpucloud.provider import Provider
+from gpucloud.provider import Fuse, Provider
 
 
 class FindingKind(StrEnum):
@@ -32,12 +36,16 @@ class FindingKind(StrEnum):
     SHOULD_BE_GONE = "should-be-gone"
     UNKNOWN = "unknown"
     VANISHED = "vanished"
+    UNASKED = "unasked"
     NOT_OURS = "not-ours"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One instance or rental. ``usd_per_hour`` is ``None`` when nobody states it."""
+    """One instance, what bills beside one, or a rental. ``usd_per_hour`` is ``None`` when nobody states it.
+
+    ``UNASKED``: the books have it, and its provider could not be asked.
+    """
 
     kind: FindingKind
     provider: str
@@ -47,6 +55,7 @@ class Finding:
     usd_per_hour: Decimal | None
     detail: str
     instance: Instance | None = None
+    resource: SideResource | None = None
 
     @property
     def unexplained(self) -> bool:
@@ -69,7 +78,9 @@ def refresh(fleet: Fleet, cluster: Cluster) -> Cluster:
             continue
         instance = find(fleet.provider(rental), rental.token)
         if _absent(fleet, rental, instance):
-            fleet.store.journal.gone(rental.token, _reason(instance))
+            fleet.store.journal.gone(rental.token, _reason(instance), since=_expired_at(fleet, rental))
+        elif instance is not None and instance.ref == rental.ref and not _at_work(fleet, cluster):
+            _learn(fleet, rental, instance)
     return fleet.store.clusters.by_id(cluster.id)
 
 
@@ -79,7 +90,9 @@ def fsck(fleet: Fleet) -> Report:
     Nothing is changed at any provider.
     """
     asked = _providers(fleet)
-    listed, failures = list_instances(asked, fleet.config.duration("offers.timeout").total_seconds())
+    timeout_s = fleet.config.duration("offers.timeout").total_seconds()
+    listed, failures = list_instances(asked, timeout_s)
+    beside, unlisted = list_side_resources(asked, timeout_s)
     books = {rental.token: rental for rental in fleet.store.journal.rentals(gone=True)}
     findings = [
         _judge(fleet, instance, books.get(instance.token or ""))
@@ -88,14 +101,29 @@ def fsck(fleet: Fleet) -> Report:
         if instance.alive
     ]
     shown = {instance.token: instance for instances in listed.values() for instance in instances}
+    silent: dict[str, Failure] = {}
     for rental in books.values():
         instance = shown.get(rental.token)
-        if rental.provider not in listed or rental.state is RentalState.GONE or (instance and instance.alive):
+        if rental.state is RentalState.GONE or (instance and instance.alive):
             continue
-        finding = _unlisted(fleet, rental, instance)
+        try:
+            asked_now = rental.provider in listed and rental.provider not in silent
+            finding = _unlisted(fleet, rental, instance) if asked_now else _unasked(fleet, rental)
+        except TeardownUnconfirmed as error:
+            # It has listed once, and does so no more; that must not hide what the others have told.
+            silent[rental.provider] = Failure(rental.provider, error.code, error.message, True)
+            finding = _unasked(fleet, rental)
         findings += [finding] if finding else []
-    _close_empty_clusters(fleet)
-    return Report(tuple(findings), tuple(failures))
+    # The books may have learned just now that an instance is gone.
+    living = {rental.token for rental in fleet.store.journal.rentals()}
+    findings += [
+        _left_behind(fleet, resource)
+        for resources in beside.values()
+        for resource in resources
+        if resource.token not in living and resource.token not in _alive(listed)
+    ]
+    close_empty_clusters(fleet)
+    return Report(tuple(findings), (*failures, *unlisted, *silent.values()))
 
 
 def rebuild(fleet: Fleet) -> Report:
@@ -117,8 +145,23 @@ def rebuild(fleet: Fleet) -> Report:
 
 def end_finding(fleet: Fleet, finding: Finding) -> None:
     """End what should be gone. Raises ``TeardownUnconfirmed`` when it is still there afterwards."""
+    if finding.resource is not None:
+        remove_resource(fleet, finding.resource)
+        return
     assert finding.token is not None
-    end_rental(fleet, fleet.store.journal.get(finding.token), "fsck")
+    rental = fleet.store.journal.get(finding.token)
+    instance = finding.instance
+    if instance is not None and rental.ref is not None and instance.ref != rental.ref:
+        end_twin(fleet, rental, instance)
+    else:
+        end_rental(fleet, rental, "fsck")
+
+
+def forget(fleet: Fleet, finding: Finding) -> None:
+    """Close the books of a rental that nobody can be asked about any more, because a person says so."""
+    assert finding.token is not None
+    fleet.store.journal.gone(finding.token, "forgotten: its provider could not be asked")
+    close_empty_clusters(fleet)
 
 
 def adopt(fleet: Fleet, finding: Finding) -> None:
@@ -188,15 +231,57 @@ def _judge(fleet: Fleet, instance: Instance, rental: Rental | None) -> Finding:
         return _finding(FindingKind.SHOULD_BE_GONE, instance, rental, "was thought gone, but is listed")
     if rental.state is RentalState.ENDING:
         return _finding(FindingKind.SHOULD_BE_GONE, instance, rental, "its end was cut off")
+    if rental.ref is not None and rental.ref != instance.ref:
+        detail = f"was made twice by one launch; the books have {rental.ref.id}"
+        return _finding(FindingKind.SHOULD_BE_GONE, instance, rental, detail)
     cluster = fleet.store.clusters.by_id(rental.cluster_id)
     if rental.ref is None and not _at_work(fleet, cluster):
         fleet.store.journal.accept(rental.token, instance)
-    detail = "up"
+    if not _at_work(fleet, cluster):
+        _learn(fleet, rental, instance)
+    detail = "stopped" if instance.state is InstanceState.STOPPED else "up"
     if cluster.state is ClusterState.LAUNCHING and not _at_work(fleet, cluster):
         detail = (
             f"its launch was cut off: gpucloud launch --name {cluster.name} or gpucloud down {cluster.name}"
         )
     return _finding(FindingKind.RUNNING, instance, rental, detail)
+
+
+def _learn(fleet: Fleet, rental: Rental, instance: Instance) -> None:
+    """Enter what else a listing tells of a rental: its price, and whether it is stopped."""
+    stopped = instance.state is InstanceState.STOPPED
+    if stopped:
+        fleet.store.journal.stopped(rental.token, rate=stopped_rate(fleet.provider(rental), rental, instance))
+    elif rental.state is RentalState.STOPPED and instance.state is InstanceState.RUNNING:
+        fleet.store.journal.starting(rental.token)
+    if rental.market is Market.SPOT and instance.usd_per_hour is not None and not stopped:
+        fleet.store.journal.repriced(rental.token, instance.usd_per_hour)
+
+
+def _unasked(fleet: Fleet, rental: Rental) -> Finding:
+    cluster = fleet.store.clusters.by_id(rental.cluster_id)
+    return _rented(FindingKind.UNASKED, rental, cluster, "its provider could not be asked")
+
+
+def _alive(listed: Mapping[str, Sequence[Instance]]) -> set[str | None]:
+    return {instance.token for instances in listed.values() for instance in instances if instance.alive}
+
+
+def _left_behind(fleet: Fleet, resource: SideResource) -> Finding:
+    """Something that bills although its instance is gone."""
+    ours = resource.owner == fleet.owner
+    kind = FindingKind.SHOULD_BE_GONE if ours else FindingKind.NOT_OURS
+    detail = f"a {resource.kind}, left behind" if ours else f"belongs to {resource.owner or 'somebody else'}"
+    return Finding(
+        kind,
+        resource.provider,
+        resource.ref.id,
+        resource.token,
+        resource.cluster,
+        resource.usd_per_hour,
+        detail,
+        resource=resource,
+    )
 
 
 def _unlisted(fleet: Fleet, rental: Rental, instance: Instance | None) -> Finding | None:
@@ -214,7 +299,7 @@ def _unlisted(fleet: Fleet, rental: Rental, instance: Instance | None) -> Findin
         reason = _reason(instance)
     else:
         return _rented(FindingKind.RUNNING, rental, cluster, "rented a moment ago, and not yet listed")
-    fleet.store.journal.gone(rental.token, reason)
+    fleet.store.journal.gone(rental.token, reason, since=_expired_at(fleet, rental))
     return _rented(FindingKind.VANISHED, rental, cluster, f"{reason}; the books are closed")
 
 
@@ -226,11 +311,31 @@ def _rented(kind: FindingKind, rental: Rental, cluster: Cluster, detail: str) ->
 
 
 def _absent(fleet: Fleet, rental: Rental, instance: Instance | None) -> bool:
-    """Whether a listing proves that a rental is not there: not shown, and older than a listing may lag."""
+    """Whether it is proved that a rental is not there: no listing shows it, nor may it only lag."""
     if instance is not None:
         return not instance.alive
-    lag = timedelta(seconds=fleet.provider(rental).traits.listing_lag_s)
-    return utcnow() - rental.intended_at > lag
+    provider = fleet.provider(rental)
+    lag = timedelta(seconds=provider.traits.listing_lag_s)
+    # Its age is told by a clock that somebody may have set, so the provider is asked for it by itself too.
+    return utcnow() - rental.intended_at > lag and not _known(provider, rental)
+
+
+def _known(provider: Provider, rental: Rental) -> bool:
+    """Whether its provider may still know a rental by its id. Silence is not absence."""
+    assert rental.ref is not None
+    try:
+        return provider.get(rental.ref).alive
+    except NotFound:
+        return False
+    except ProviderError:
+        return True
+
+
+def _expired_at(fleet: Fleet, rental: Rental) -> datetime | None:
+    """When its provider had ended a rental that is gone, at the latest; ``None`` when nothing tells."""
+    if fleet.provider(rental).traits.fuse is not Fuse.PROVIDER or rental.expires_at is None:
+        return None
+    return rental.expires_at if rental.expires_at < utcnow() else None
 
 
 def _reason(instance: Instance | None) -> str:
@@ -243,7 +348,8 @@ def _at_work(fleet: Fleet, cluster: Cluster) -> bool:
     return fleet.store.db.is_locked(lock_name(cluster.name))
 
 
-def _close_empty_clusters(fleet: Fleet) -> None:
+def close_empty_clusters(fleet: Fleet) -> None:
+    """Close the books of clusters that have nothing rented, and that nobody is at work on."""
     for cluster in fleet.store.clusters.living():
         if not cluster.rentals and not _at_work(fleet, cluster):
             fleet.store.clusters.update(cluster.id, ClusterState.ENDED)

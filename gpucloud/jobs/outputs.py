@@ -27,17 +27,19 @@ def collect(contacts: Contacts, job: Job, *, lenient: bool = False) -> Pulled:
         known = job.outputs_verified_at or job.created_at
         pulled = pull(contacts.host(0), job.outputs, into, newer_than=known, beside=f".from-{job.id}")
     except GpucloudError as error:
-        raise _unverified(job, f"{error.message}: {error.why}") from error
+        raise unverified(contacts, job, f"{error.message}: {error.why}") from error
     except OSError as error:
-        raise _unverified(job, str(error)) from error
+        raise unverified(contacts, job, str(error)) from error
     for pattern in pulled.missing:
         contacts.fleet.tell(Event("warning", f"output {pattern!r} matches nothing on the host"))
     for name in pulled.refused:
         contacts.fleet.tell(Event("warning", f"the link {name} leads out of the folder and was left there"))
     if pulled.unverified:
-        raise _unverified(job, f"{len(pulled.unverified)} kept changing, {pulled.unverified[0]!r} among them")
+        raise unverified(
+            contacts, job, f"{len(pulled.unverified)} kept changing, {pulled.unverified[0]!r} among them"
+        )
     if pulled.missing and not lenient:
-        raise _unverified(job, f"{pulled.missing[0]!r} matches nothing in its working directory")
+        raise unverified(contacts, job, f"{pulled.missing[0]!r} matches nothing in its working directory")
     for name, place in pulled.files.items():
         if place != into / name:
             contacts.fleet.tell(
@@ -59,9 +61,12 @@ def _make_durable(files: Iterable[Path]) -> None:
                 os.fsync(content)
 
 
-def _unverified(job: Job, why: str) -> OutputsNotVerified:
+def unverified(contacts: Contacts, job: Job, why: str) -> OutputsNotVerified:
+    """The error of outputs that are not home: what keeping their machine costs, and how to give them up."""
+    rate = contacts.cluster.usd_per_hour
+    price = "an unknown price" if rate is None else f"${rate:.2f}"
     return OutputsNotVerified(
-        f"the outputs of {job.id} are not home; the machine is kept, and goes on costing money",
+        f"the outputs of {job.id} are not home; the machine is kept, and costs {price} an hour",
         why=why,
         hint=f"gpucloud pull {job.cluster_name}, or gpucloud down {job.cluster_name} --discard-outputs",
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gpucloud.errors import OutputsNotVerified, RemoteError
+from gpucloud.errors import RemoteError
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.contact import Contacts
 from gpucloud.fleet.reconcile import refresh
 from gpucloud.jobs.logs import note, read
-from gpucloud.jobs.outputs import collect
+from gpucloud.jobs.outputs import collect, unverified
 from gpucloud.jobs.submit import cancel, on_host_id
 from gpucloud.model import Cluster, ClusterState, Job, JobState, utcnow
 
@@ -45,11 +45,7 @@ def _rescue(contacts: Contacts, job: Job) -> None:
     except RemoteError as error:
         if _safe(job):
             return
-        raise OutputsNotVerified(
-            f"the outputs of {job.id} are not home; the machine is kept, and goes on costing money",
-            why=f"{error.message}: {error.why}",
-            hint=f"try again, or gpucloud down {contacts.cluster.name} --discard-outputs",
-        ) from error
+        raise unverified(contacts, job, f"{error.message}: {error.why}") from error
     if not _safe(job):
         collect(contacts, job, lenient=job.state is not JobState.SUCCEEDED)
 

@@ -9,9 +9,9 @@ from typing import Final, TypeVar, cast
 
 from gpucloud.errors import GpucloudError
 from gpucloud.http import within
-from gpucloud.model import Failure, Instance, Offer, Requirements
+from gpucloud.model import Failure, Instance, Offer, Requirements, SideResource
 from gpucloud.parallel import run_all
-from gpucloud.provider import Provider
+from gpucloud.provider import HasSideResources, Provider
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -25,6 +25,18 @@ def list_instances(
 ) -> tuple[dict[str, list[Instance]], list[Failure]]:
     """Every instance with our tag, by provider; a provider that failed or was late is among the failures."""
     return ask_all(providers, lambda p: _all(Instance, p.instances()), timeout_s)
+
+
+def list_side_resources(
+    providers: Sequence[Provider], timeout_s: float
+) -> tuple[dict[str, list[SideResource]], list[Failure]]:
+    """All with our tag that bills beside instances, as ``list_instances`` does; few providers have such."""
+    able = [provider for provider in providers if isinstance(provider, HasSideResources)]
+    return ask_all(able, _side_resources, timeout_s)
+
+
+def _side_resources(provider: Provider) -> list[SideResource]:
+    return _all(SideResource, cast(HasSideResources, provider).side_resources())
 
 
 def ask_all(

@@ -38,31 +38,15 @@ class Clusters:
 
         Raises ``Locked`` when the name is in use, and ``BudgetRefused`` when a cap does not allow it.
         """
-        whose = labels or Labels()
-        row = {
-            "name": name,
-            "state": ClusterState.LAUNCHING,
-            "nodes": nodes,
-            "ephemeral": ephemeral,
-            "created_at": stamp(utcnow()),
-            "limits": limits_text(limits or Limits()),
-            "project": whose.project,
-            "user": whose.user,
-            "tags": json.dumps(dict(whose.tags)),
-        }
         try:
             with self._db.write() as db:
-                entered = db.execute(
-                    f"INSERT INTO clusters ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
-                    tuple(row.values()),
-                )
-                assert entered.lastrowid is not None
-                self._budget.reserve(entered.lastrowid, most, caps)
+                cluster_id = _insert(db, name, nodes, ephemeral, limits or Limits(), labels or Labels())
+                self._budget.reserve(cluster_id, most, caps)
         except sqlite3.IntegrityError:
             raise Locked(
                 f"a cluster named {name!r} has just been made", why="names are unique", hint="gpucloud ps"
             ) from None
-        return self.by_id(entered.lastrowid)
+        return self.by_id(cluster_id)
 
     def hold(self, cluster_id: int, most: Decimal | None, caps: Sequence[Cap], limits: Limits) -> Cluster:
         """Hold another amount for a cluster, and let it have other limits. Raises ``BudgetRefused``."""
@@ -110,3 +94,24 @@ class Clusters:
             rentals.setdefault(rental.cluster_id, []).append(rental)
         rows = self._db.read(f"SELECT * FROM clusters {where} ORDER BY id", *values)
         return [to_cluster(row, tuple(rentals.get(row["id"], ()))) for row in rows]
+
+
+def _insert(
+    db: sqlite3.Connection, name: str, nodes: int, ephemeral: bool, limits: Limits, labels: Labels
+) -> int:
+    row = {
+        "name": name,
+        "state": ClusterState.LAUNCHING,
+        "nodes": nodes,
+        "ephemeral": ephemeral,
+        "created_at": stamp(utcnow()),
+        "limits": limits_text(limits),
+        "project": labels.project,
+        "user": labels.user,
+        "tags": json.dumps(dict(labels.tags)),
+    }
+    entered = db.execute(
+        f"INSERT INTO clusters ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values())
+    )
+    assert entered.lastrowid is not None
+    return entered.lastrowid

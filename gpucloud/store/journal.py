@@ -91,6 +91,16 @@ class Journal:
             if changed:
                 _event(db, token, RentalState.REACHABLE, f"{ssh.host}:{ssh.port}")
 
+    def runs(self, token: str) -> None:
+        """It runs, at a provider that lets nobody log in."""
+        with self._db.write() as db:
+            changed = db.execute(
+                "UPDATE rentals SET state = ? WHERE token = ? AND gone_at IS NULL",
+                (RentalState.REACHABLE, token),
+            ).rowcount
+            if changed:
+                _event(db, token, RentalState.REACHABLE, "it runs")
+
     def ready_seconds(self) -> dict[str, list[float]]:
         """By provider, how long each rental took from when it was accepted until SSH answered."""
         rows = self._db.read(
@@ -117,15 +127,18 @@ class Journal:
             if changed:
                 _event(db, token, RentalState.ENDING, reason)
 
-    def gone(self, token: str, reason: str) -> None:
-        """A listing proved that the instance is not there (any more); its meter has stopped."""
+    def gone(self, token: str, reason: str, *, since: datetime | None = None) -> None:
+        """A listing proved that the instance is not there (any more).
+
+        Its meter has stopped now, or ``since`` a moment at which it surely did.
+        """
         with self._db.write() as db:
             rental = self.get(token)
             if rental.state is RentalState.GONE:
                 return
             now = utcnow()
             if rental.ref is not None:
-                self._stand_still(db, rental, now, Line.INSTANCE, Line.DISK)
+                self._stand_still(db, rental, since or now, Line.INSTANCE, Line.DISK)
             db.execute(
                 "UPDATE rentals SET state = ?, gone_at = ?, reason = coalesce(reason, ?) WHERE token = ?",
                 (RentalState.GONE, stamp(now), reason, token),
@@ -164,8 +177,11 @@ class Journal:
             now = utcnow()
             self._stand_still(db, rental, now, Line.INSTANCE)
             if rate != 0:
-                meter(db, replace(rental, usd_per_hour=rate), now, running=True)
-            db.execute("UPDATE rentals SET state = ? WHERE token = ?", (RentalState.STOPPED, token))
+                meter(db, replace(rental, usd_per_hour=rate, amount=None), now, running=True)
+            # Its address may be somebody else's by now.
+            db.execute(
+                "UPDATE rentals SET state = ?, ssh = NULL WHERE token = ?", (RentalState.STOPPED, token)
+            )
             _event(db, token, RentalState.STOPPED, "" if rate is None else f"bills ${rate:f}/h")
 
     def starting(self, token: str) -> None:
@@ -178,6 +194,22 @@ class Journal:
             # Its address may be another one now; it is reached anew.
             db.execute("UPDATE rentals SET state = ? WHERE token = ?", (RentalState.ACCEPTED, token))
             _event(db, token, "starting", "")
+
+    def not_started(self, token: str, reason: str) -> None:
+        """The provider refused to start it, so it bills as it did while it was stopped, all the time."""
+        with self._db.write() as db:
+            rental = self.get(token)
+            spans = spans_of(db, token, Line.INSTANCE, reading())
+            if rental.state is not RentalState.ACCEPTED or len(spans) < 2:
+                return
+            before, began = spans[-2].micros_per_hour, spans[-1].start
+            rate = None if before is None else from_micros(before)
+            meter(db, replace(rental, usd_per_hour=rate, amount=None), began, running=True)
+            # Its address may be somebody else's by now.
+            db.execute(
+                "UPDATE rentals SET state = ?, ssh = NULL WHERE token = ?", (RentalState.STOPPED, token)
+            )
+            _event(db, token, "not-started", reason)
 
     def repriced(self, token: str, usd_per_hour: Decimal) -> None:
         """The provider asks another price from now on, as spot markets do."""
@@ -213,7 +245,7 @@ class Journal:
     def _stand_still(self, db: sqlite3.Connection, rental: Rental, now: datetime, *lines: Line) -> None:
         """Stop meters; what was begun of a billing step is paid as a whole."""
         for line in lines:
-            spans = spans_of(db, rental.token, line, reading())
+            spans = spans_of(db, rental.token, line, reading().moved(now))
             if not spans or spans[-1].micros_per_hour == 0:
                 continue
             meter(db, rental, now, running=False, line=line)

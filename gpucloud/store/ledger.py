@@ -7,19 +7,22 @@ to the micro-dollar as the difference of two running totals, so the parts of a t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from itertools import groupby
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 from gpucloud.model import MICROSECOND, MICROSECONDS_PER_HOUR, Rental
 from gpucloud.store.clock import Reading, reading
 from gpucloud.store.database import Database
 from gpucloud.store.rows import from_micros, stamp, to_micros
+
+PeriodEnd: TypeAlias = Callable[[datetime], datetime]
+"""When the period ends, a day say, in which a moment lies; both in UTC, and always later."""
 
 
 class Line(StrEnum):
@@ -42,13 +45,17 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one line of one rental came to within a time, in dollars; ``None`` is not known."""
+    """What one line of one rental came to within a time from ``since`` on, in dollars.
+
+    What is not known is a charge of its own, whose ``usd`` is ``None``.
+    """
 
     token: str
     cluster_id: int
     line: Line
     lasted: timedelta
     usd: Decimal | None
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,17 @@ class Ledger:
         """
         return total(self.charges(cluster_id=cluster_id, now=now))
 
+    def rate(self, cluster_id: int) -> Decimal | None:
+        """What a cluster bills an hour at this moment; ``None`` when a price is not known."""
+        rows = self._db.read(_ENTRIES.format(where="WHERE cluster_id = ?"), cluster_id)
+        last = {(row["token"], row["line"]): row["micros"] for row in rows}
+        return None if None in last.values() else from_micros(sum(last.values()))
+
+    def cost_of(self, token: str) -> Decimal | None:
+        """What one rental has cost until now; ``None`` when a price is not known."""
+        (row,) = self._db.read("SELECT cluster_id FROM rentals WHERE token = ?", token)
+        return total(each for each in self.charges(cluster_id=row["cluster_id"]) if each.token == token)
+
     def charges(
         self,
         since: datetime | None = None,
@@ -141,21 +159,27 @@ class Ledger:
         *,
         cluster_id: int | None = None,
         now: datetime | None = None,
+        period: PeriodEnd | None = None,
     ) -> list[Charge]:
         """What each line of every rental, or of those of one cluster, came to within a time.
 
-        The charges of two times that follow on each other add up to those of both.
+        The charges of two times that follow on each other add up to those of both. With ``period`` there
+        are charges for each period by itself.
         """
+        # Two times of one zone are subtracted as the clock on the wall shows them, summer time and all.
+        since = since and since.astimezone(UTC)
+        until = until and until.astimezone(UTC)
         where, values = ("", ()) if cluster_id is None else ("WHERE cluster_id = ?", (cluster_id,))
         entries = [_entry(row) for row in self._db.read(_ENTRIES.format(where=where), *values)]
         moment = reading()
         if now is not None:
             moment = moment.moved(now)
-        found = list(_integrated(entries, since, until, moment))
+        found = list(_integrated(entries, since, until, moment, period))
         for row in self._db.read(_ONCE.format(where=where), *values):
-            if _within(datetime.fromisoformat(row["at"]), since, until):
+            at = datetime.fromisoformat(row["at"])
+            if _within(at, since, until):
                 usd = None if row["usd_micros"] is None else from_micros(row["usd_micros"])
-                found.append(Charge(row["token"], row["cluster_id"], Line(row["line"]), timedelta(), usd))
+                found.append(Charge(row["token"], row["cluster_id"], Line(row["line"]), timedelta(), usd, at))
         return found
 
 
@@ -185,27 +209,49 @@ def _spans(entries: Sequence[_Entry], now: Reading) -> list[Span]:
 
 
 def _integrated(
-    entries: Iterable[_Entry], since: datetime | None, until: datetime | None, now: Reading
+    entries: Iterable[_Entry],
+    since: datetime | None,
+    until: datetime | None,
+    now: Reading,
+    period: PeriodEnd | None,
 ) -> Iterator[Charge]:
     for (token, cluster_id, line), group in groupby(entries, attrgetter("token", "cluster_id", "line")):
         spans = _spans(list(group), now)
-        first, last = spans[0].start, spans[-1].end
-        begin = max(first, since) if since else first
-        end = min(last, until) if until else last
-        if end < begin or (since and end == begin):
-            continue
-        inside = [_cut(span, begin, end) for span in spans]
-        paid = [span for span in inside if span.micros_per_hour != 0 and span.end > span.start]
-        lasted = sum((span.end - span.start for span in paid), timedelta())
-        if any(span.micros_per_hour is None for span in paid):
-            yield Charge(token, cluster_id, Line(line), lasted, None)
-        else:
-            micros = _micros_until(spans, end) - _micros_until(spans, begin)
-            yield Charge(token, cluster_id, Line(line), lasted, from_micros(micros))
+        for begin, end in _pieces(spans, since, until, period):
+            paid = [span for span in _inside(spans, begin, end) if span.micros_per_hour != 0]
+            known = _length(span for span in paid if span.micros_per_hour is not None)
+            unknown = _length(span for span in paid if span.micros_per_hour is None)
+            if known:
+                usd = from_micros(_micros_until(spans, end) - _micros_until(spans, begin))
+                yield Charge(token, cluster_id, Line(line), known, usd, begin)
+            if unknown:
+                yield Charge(token, cluster_id, Line(line), unknown, None, begin)
 
 
-def _cut(span: Span, begin: datetime, end: datetime) -> Span:
-    return Span(max(span.start, begin), min(span.end, end), span.micros_per_hour)
+def _pieces(
+    spans: Sequence[Span], since: datetime | None, until: datetime | None, period: PeriodEnd | None
+) -> Iterator[tuple[datetime, datetime]]:
+    """The time in which anything was paid for, cut where periods end."""
+    paid = [span for span in spans if span.micros_per_hour != 0]
+    if not paid:
+        return
+    begin, end = paid[0].start, paid[-1].end
+    begin = max(begin, since) if since else begin
+    end = min(end, until) if until else end
+    while begin < end:
+        piece_end = min(period(begin), end) if period else end
+        yield begin, piece_end
+        begin = piece_end
+
+
+def _inside(spans: Iterable[Span], begin: datetime, end: datetime) -> Iterator[Span]:
+    for span in spans:
+        if span.start < end and span.end > begin:
+            yield Span(max(span.start, begin), min(span.end, end), span.micros_per_hour)
+
+
+def _length(spans: Iterable[Span]) -> timedelta:
+    return sum((span.end - span.start for span in spans), timedelta())
 
 
 def _micros_until(spans: Sequence[Span], moment: datetime) -> int:

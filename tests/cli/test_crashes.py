@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from gpucloud.model import ClusterState
+from gpucloud.model import ClusterState, utcnow
 from gpucloud.store import Store
 from gpucloud_local import api
+from gpucloud_sim.market import DISK_USD_PER_HOUR
 from tests.harness.cli import Cli
+from tests.harness.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = -9
@@ -37,6 +41,28 @@ def rented(cli: Cli) -> set[str]:
     """The instances that bill at the provider, whatever the books say."""
     folder = cli.data / "providers" / "sim" / "instances"
     return {machine.spec.token for machine in api.machines(folder) if not machine.ended}
+
+
+def billed_per_hour(cli: Cli) -> Decimal:
+    """What the sole instance bills at the provider once it has settled, whatever the books say."""
+    folder = cli.data / "providers" / "sim" / "instances"
+
+    def settled() -> list[api.Machine]:
+        return [machine for machine in api.machines(folder) if machine.halted or not machine.stopped]
+
+    (machine,) = eventually(settled)
+    return DISK_USD_PER_HOUR if machine.halted else Decimal(machine.spec.usd_per_hour)
+
+
+def booked_per_hour(cli: Cli) -> Decimal:
+    """What the next hour costs by the books."""
+    store, now = Store(cli.data), utcnow()
+    cluster = store.clusters.get("x")
+    assert cluster
+    later, sooner = (store.ledger.cost(cluster.id, at) for at in (now + timedelta(hours=1), now))
+    store.db.close()
+    assert later is not None and sooner is not None
+    return later - sooner
 
 
 def launch_words(cli: Cli, script: str) -> list[str]:
@@ -92,6 +118,33 @@ def test_a_teardown_killed_at_any_step_is_finished_by_fsck(cli: Cli) -> None:
     assert step > 5, "the walk found hardly any steps to die at"
 
 
+def test_a_stop_or_start_killed_at_any_step_is_explained_and_finished_by_the_next(cli: Cli) -> None:
+    cli.ok(*launch_words(cli, "boot=0s"))
+    (token,) = rented(cli)
+    for step in range(1, 200):
+        codes: dict[str, int] = {}
+        for verb in ("stop", "start"):
+            where = f"{verb}, step {step}"
+            codes[verb] = kill_at(step, cli, verb, "x", "--yes")
+            assert billed_per_hour(cli) <= booked_per_hour(cli), f"{where}: more bills than the books know"
+
+            report = cli("fsck", "--json")
+            assert report.code == 0, f"{where}: {report.out} {report.err}"
+            assert [finding["token"] for finding in report.json["findings"]] == [token]
+            assert booked_per_hour(cli) == billed_per_hour(cli), f"{where}: fsck left the wrong price"
+
+            cli.ok(verb, "x", "--yes")
+            assert rented(cli) == {token}
+            assert (billed_per_hour(cli) == DISK_USD_PER_HOUR) == (verb == "stop"), where
+            assert booked_per_hour(cli) == billed_per_hour(cli), f"{where}: it was not booked"
+        if KILLED not in codes.values():
+            break
+    assert set(codes.values()) == {0}
+    assert step > 10, "the walk found hardly any steps to die at"
+    cli.ok("down", "x", "--yes")
+    assert not rented(cli)
+
+
 def test_a_machine_that_was_being_given_up_when_its_launch_was_killed_is_not_taken_up(cli: Cli) -> None:
     cli.ok(*launch_words(cli, "boot=0s"))
     (given_up,) = rented(cli)
@@ -109,8 +162,6 @@ def test_a_machine_that_was_being_given_up_when_its_launch_was_killed_is_not_tak
 
 
 def test_a_launch_killed_while_it_waits_for_ssh_is_taken_up(cli: Cli) -> None:
-    from tests.harness.waiting import eventually
-
     process = cli.start(*launch_words(cli, "boot=2s"))
     eventually(lambda: rented(cli))
     process.kill()

@@ -15,7 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-VERBS = ("offers", "launch", "get", "instances", "terminate")
+VERBS = (
+    "offers",
+    "launch",
+    "get",
+    "instances",
+    "terminate",
+    "stop",
+    "start",
+    "expire",
+    "side_resources",
+    "remove",
+)
 
 
 def main() -> None:

@@ -76,7 +76,33 @@ def test_without_any_source_every_setting_has_its_default(read: Load) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_default_can_be_read(read: Load, name: str) -> None:
-    assert read().get(name) is not None
+    assert (read().get(name) is None) == (OPTIONS[name].default == "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("launch.price_tolerance", "2.5%", Decimal("0.025")),
+        ("launch.idle", "30m", timedelta(minutes=30)),
+        ("budget.day", "$20", Decimal(20)),
+        ("budget.projects", "train=100, eval = $20", {"train": Decimal(100), "eval": Decimal(20)}),
+    ],
+)
+def test_limits_are_read_as_people_write_them(read: Load, name: str, text: str, value: object) -> None:
+    assert read(flags={name: text}).get(name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("launch.price_tolerance", "5"), ("budget.day", "-1"), ("budget.projects", "100")]
+)
+def test_a_limit_that_makes_no_sense_is_told_of(read: Load, name: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(flags={name: text}).get(name)
+    assert name in caught.value.message
+
+
+def test_a_project_file_must_not_say_how_much_may_be_spent(read: Load) -> None:
+    assert "budget.day" in refused(read, shared="[budget]\nday = 1000\n").message
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,18 @@ from gpucloud import errors, registry
 from gpucloud.config import load
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.plan import SHORTEST, LaunchRequest, Plan, affords, plan
-from gpucloud.model import Availability, Gpu, GpuWish, Market, Offer, Requirements
+from gpucloud.model import (
+    Availability,
+    Gpu,
+    GpuWish,
+    Limits,
+    Market,
+    Offer,
+    Requirements,
+    Tariff,
+    over_time,
+)
+from gpucloud.provider import Fuse
 from gpucloud.quantities import LONGEST
 from gpucloud.registry import Registry
 from gpucloud.store import Store
@@ -235,7 +246,8 @@ def test_what_costs_is_never_the_fallback_of_what_is_free(fleet: Build) -> None:
 
 def test_what_costs_ends_by_itself_even_when_nobody_asked_for_it(fleet: Build) -> None:
     made = plan(fleet(acme=lambda: priced("2")), request(), [])
-    assert made.max_duration == timedelta(hours=24)
+    assert made.limits.max_duration == timedelta(hours=24)
+    assert made.limits.max_cost == 100
     assert made.lease(made.offers[0]) == timedelta(hours=24)
     assert made.worst_cost == 48
     assert not made.free
@@ -245,7 +257,7 @@ def test_what_costs_ends_by_itself_even_when_nobody_asked_for_it(fleet: Build) -
 
 def test_what_is_free_goes_on_until_somebody_ends_it(fleet: Build) -> None:
     made = plan(fleet(acme=lambda: priced("0")), request(), [])
-    assert made.max_duration is None
+    assert made.limits == Limits()
     assert made.lease(made.offers[0]) is None
     assert made.free and made.worst_cost == 0
 
@@ -304,11 +316,11 @@ def test_the_worst_cost_is_never_above_the_limit_and_hardly_below_what_it_buys(
 ) -> None:
     offer = an_offer(usd_per_hour=price)
     wanted = request(nodes=nodes, max_cost=limit, max_duration=duration)
-    made = Plan(wanted, (offer,), (), duration)
+    made = Plan(wanted, (offer,), (), Limits(duration, limit))
     lease = made.lease(offer)
     assert lease is not None and timedelta(0) <= lease <= LONGEST
     assert duration is None or lease <= duration
-    assert made.worst_cost <= limit
+    assert made.worst_cost is not None and made.worst_cost <= limit
     if lease not in (duration, LONGEST):
         assert limit - made.worst_cost < price * nodes / 10**6
 
@@ -317,8 +329,10 @@ def test_the_worst_cost_is_never_above_the_limit_and_hardly_below_what_it_buys(
 def test_the_worst_cost_is_that_of_the_dearest_offer(
     each: list[Decimal], nodes: int, duration: timedelta
 ) -> None:
-    made = Plan(request(nodes=nodes), tuple(an_offer(usd_per_hour=price) for price in each), (), duration)
+    offers = tuple(an_offer(usd_per_hour=price) for price in each)
+    made = Plan(request(nodes=nodes), offers, (), Limits(duration))
     hours = Decimal(duration // timedelta(microseconds=1)) / 3_600_000_000
+    assert made.worst_cost is not None
     assert abs(made.worst_cost - max(each) * nodes * hours) < Decimal("0.000001")
 
 
@@ -326,11 +340,42 @@ def test_the_worst_cost_is_that_of_the_dearest_offer(
 def test_how_long_money_lasts_is_no_question_without_a_price_or_a_limit(
     price: str, limit: str | None
 ) -> None:
-    wanted = request(max_cost=None if limit is None else Decimal(limit))
-    assert affords(an_offer(usd_per_hour=Decimal(price)), wanted) is None
+    offer = an_offer(usd_per_hour=Decimal(price))
+    assert affords(offer, Tariff(), 1, None if limit is None else Decimal(limit)) is None
 
 
 def test_a_fortune_lasts_no_longer_than_the_calendar() -> None:
     cheap = an_offer(usd_per_hour=Decimal("0.000001"))
     for limit in ("1e9", "1e30", "1e300"):
-        assert affords(cheap, request(max_cost=Decimal(limit))) == LONGEST
+        assert affords(cheap, Tariff(), 1, Decimal(limit)) == LONGEST
+
+
+@given(
+    money,
+    st.decimals(0, 10**6, places=6),
+    st.none() | st.integers(1, 7200),
+    st.none() | st.integers(0, 7200),
+    st.none() | st.decimals(0, 1, places=4),
+)
+def test_billing_steps_the_minimum_and_the_disk_count_in_what_money_buys(
+    price: Decimal, limit: Decimal, grain: int | None, minimum: int | None, disk: Decimal | None
+) -> None:
+    terms = Tariff(grain, minimum, disk)
+    bought = affords(an_offer(usd_per_hour=price), terms, 1, limit)
+    assert bought is not None
+    rate = price + (disk or 0)
+    assert over_time(rate, terms.billed(bought)) <= limit
+
+
+def test_without_any_limit_nothing_bounds_the_cost(fleet: Build) -> None:
+    made = plan(fleet(acme=lambda: priced("2")), request(no_limit=True), [])
+    assert made.limits == Limits(lifted=True)
+    assert (made.lease(made.offers[0]), made.worst_cost) == (None, None)
+
+
+@pytest.mark.parametrize("weakest", ["A", "b"])
+def test_what_ends_less_surely_than_is_asked_for_is_refused(fleet: Build, weakest: str) -> None:
+    here = fleet({"launch.require_fuse": weakest}, acme=lambda: priced("2"))
+    error = refusal(lambda: plan(here, request(), []), errors.BudgetRefused)
+    assert "acme has D" in error.why
+    assert prices(plan(here, request(fuse=Fuse.CLIENT), [])) == ["2"]

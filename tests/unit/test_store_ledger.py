@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpucloud.model import Cluster, Rental, utcnow
-from gpucloud.store import Store
-from gpucloud.store.ledger import meter
+from gpucloud.store import Store, clock
+from gpucloud.store.ledger import Charge, Line, charge, meter, spans_of, total
+from gpucloud.store.spending import next_day, next_month
 from tests.harness.books import START, a_rental, an_instance, opened, rented
 
 MICRO = Decimal("0.000001")
@@ -240,3 +243,166 @@ def test_money_is_kept_as_whole_numbers(store: Store) -> None:
         " UNION SELECT typeof(usd_micros_per_hour) FROM ledger WHERE usd_micros_per_hour IS NOT NULL"
     )
     assert [row[0] for row in kinds] == ["integer"]
+
+
+rates = st.one_of(st.none(), prices)
+moments = st.integers(-(10**13), 10**13).map(lambda number: START + timedelta(microseconds=number))
+histories = st.lists(st.tuples(moments, rates), min_size=1, max_size=6)
+payments = st.lists(st.tuples(moments, st.one_of(st.none(), prices)), max_size=3)
+LATEST = START + timedelta(microseconds=2 * 10**13)
+
+
+def a_history(
+    store: Store, entered: list[tuple[datetime, Decimal | None]], paid: list[tuple[datetime, Decimal | None]]
+) -> Cluster:
+    """A cluster of one rental with two meters, and what was paid once for it."""
+    cluster = a_cluster(store)
+    rental = an_intent(store, cluster)
+    enter(store, rental, *entered)
+    with store.db.write() as db:
+        for at, usd in entered:
+            tariff = replace(rental.tariff, disk_usd_per_hour=usd)
+            meter(db, replace(rental, tariff=tariff), at, running=True, line=Line.DISK)
+        for at, usd in paid:
+            charge(db, rental.token, at, Line.EGRESS, usd, "traffic")
+    return cluster
+
+
+def known(charges: Iterable[Charge]) -> Decimal:
+    return sum((each.usd for each in charges if each.usd is not None), Decimal(0))
+
+
+def lasted(charges: Iterable[Charge], *, known: bool) -> timedelta:
+    return sum((each.lasted for each in charges if (each.usd is not None) == known), timedelta())
+
+
+@given(histories, payments, st.tuples(moments, moments, moments))
+def test_money_and_time_are_conserved_when_a_time_is_split(
+    store: Store,
+    entered: list[tuple[datetime, Decimal | None]],
+    paid: list[tuple[datetime, Decimal | None]],
+    times: tuple[datetime, datetime, datetime],
+) -> None:
+    cluster = a_history(store, entered, paid)
+    begin, middle, end = sorted(times)
+
+    def within(since: datetime | None, until: datetime | None) -> list[Charge]:
+        return store.ledger.charges(since, until, cluster_id=cluster.id, now=LATEST)
+
+    for since, until in (begin, end), (None, end), (begin, None), (None, None):
+        whole = within(since, until)
+        parts = [*within(since, middle), *within(middle, until)]
+        assert known(whole) == known(parts)
+        for told in True, False:
+            assert lasted(whole, known=told) == lasted(parts, known=told)
+        assert all(each.usd is None or each.usd >= 0 for each in [*whole, *parts])
+
+
+@given(histories, payments, moments)
+def test_days_and_months_add_up_to_the_whole_time(
+    store: Store,
+    entered: list[tuple[datetime, Decimal | None]],
+    paid: list[tuple[datetime, Decimal | None]],
+    since: datetime,
+) -> None:
+    cluster = a_history(store, entered, paid)
+    whole = store.ledger.charges(since, cluster_id=cluster.id, now=LATEST)
+    for period in next_day, next_month:
+        parts = store.ledger.charges(since, cluster_id=cluster.id, now=LATEST, period=period)
+        assert known(parts) == known(whole)
+        assert lasted(parts, known=True) == lasted(whole, known=True)
+        assert all(each.since + each.lasted <= period(each.since) for each in parts)
+        assert (total(parts) is None) == (total(whole) is None)
+
+
+@given(histories, moments)
+def test_times_never_overlap_and_leave_no_gap(
+    store: Store, entered: list[tuple[datetime, Decimal | None]], now: datetime
+) -> None:
+    rental = an_intent(store, a_cluster(store))
+    enter(store, rental, *entered)
+    with store.db.write() as db:
+        found = spans_of(db, rental.token, Line.INSTANCE, clock.reading().moved(now))
+    assert len(found) == len(entered)
+    assert all(span.start <= span.end for span in found)
+    assert all(before.end == after.start for before, after in itertools.pairwise(found))
+
+
+@given(
+    st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]),
+    st.integers(0, 364),
+    st.integers(1, 24 * 365),
+)
+def test_daylight_saving_makes_no_difference(store: Store, zone: str, number: int, hours: int) -> None:
+    """A year holds both changes of the clocks; times in the zone are subtracted as its clocks show them."""
+    cluster = a_cluster(store)
+    begin = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)
+    end = begin + timedelta(hours=hours)
+    local, local_end = begin.astimezone(ZoneInfo(zone)), end.astimezone(ZoneInfo(zone))
+    enter(store, an_intent(store, cluster), (local - timedelta(days=1), Decimal(2)))
+    (found,) = store.ledger.charges(local, local_end, cluster_id=cluster.id, now=end + timedelta(days=1))
+    assert found.usd == 2 * hours
+    assert found.lasted == timedelta(hours=hours)
+    assert found.since == begin
+
+
+@dataclass(slots=True)
+class Clocks:
+    """The time of day, which somebody sets, and the count since the boot, which nobody can."""
+
+    day: datetime = START
+    count: int = 0
+
+    def pass_by(self, time: timedelta) -> None:
+        self.day += time
+        self.count += time // timedelta(microseconds=1)
+
+
+@contextmanager
+def our_clocks() -> Iterator[Clocks]:
+    clocks = Clocks()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "utcnow", lambda: clocks.day)
+        patch.setattr(clock, "ticks", lambda: clocks.count)
+        patch.setattr(clock, "_boot", lambda: "one boot")
+        yield clocks
+
+
+jumps = st.integers(-(10**7), 10**7).filter(lambda seconds: abs(seconds) > 1)
+
+
+@given(st.lists(st.tuples(prices, spans, jumps), min_size=1, max_size=5))
+def test_who_sets_the_time_of_day_within_one_boot_changes_no_cost(
+    store: Store, steps: list[tuple[Decimal, timedelta, int]]
+) -> None:
+    cluster = a_cluster(store)
+    rental = an_intent(store, cluster)
+    expected = Fraction(0)
+    with our_clocks() as clocks:
+        for price, time, jump in steps:
+            enter(store, rental, (clocks.day, price))
+            clocks.pass_by(time)
+            clocks.day += timedelta(seconds=jump)
+            expected += Fraction(price) * Fraction(time // timedelta(microseconds=1), 3_600_000_000)
+        spent = store.ledger.cost(cluster.id)
+    assert spent is not None
+    assert abs(Fraction(spent) - expected) <= Fraction(MICRO)
+
+
+def test_what_is_known_is_told_beside_what_is_not(store: Store) -> None:
+    cluster = a_cluster(store)
+    hour = timedelta(hours=1)
+    enter(store, an_intent(store, cluster), (START, Decimal(5)), (START + hour, None))
+    found = store.ledger.charges(cluster_id=cluster.id, now=START + 4 * hour)
+    assert [(each.usd, each.lasted) for each in found] == [(5, hour), (None, 3 * hour)]
+    assert total(found) is None
+
+
+def test_what_stands_still_is_no_charge(store: Store) -> None:
+    cluster = a_cluster(store)
+    hour = timedelta(hours=1)
+    enter(store, an_intent(store, cluster), (START, Decimal(5)), (START + hour, Decimal(0)))
+    later = START + timedelta(days=400)
+    assert store.ledger.charges(START + hour, cluster_id=cluster.id, now=later) == []
+    days = store.ledger.charges(cluster_id=cluster.id, now=later, period=next_day)
+    assert [(each.since, each.usd) for each in days] == [(START, Decimal(5))]
