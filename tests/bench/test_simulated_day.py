@@ -24,7 +24,7 @@ from tests.harness.acme import EVERY_FAULT, DiesAt, Fault, Moment, Thing, Troubl
 from tests.harness.fleets import World, attempt, fix, give_back, rent, request, virtual_time
 
 LAUNCHES = int(os.environ.get("GPUCLOUD_BENCH_LAUNCHES", "30"))
-SEED = int(os.environ.get("GPUCLOUD_BENCH_SEED", 4))
+SEED = int(os.environ.get("GPUCLOUD_BENCH_SEED", "4"))
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 FAULTY = 0.3
