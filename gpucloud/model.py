@@ -326,7 +326,8 @@ class InstanceRef:
 class Instance:
     """One rented machine as its provider describes it. ``interrupted``: the provider took it back.
 
-    ``slots`` is how many instances may share the machine; ``None`` when it is ours alone.
+    ``slots`` is how many instances may share the machine; ``None`` when it is ours alone. ``expires_at`` is
+    when its lease ends, as its tag or its provider tells.
     """
 
     provider: str
@@ -343,6 +344,7 @@ class Instance:
     usd_per_hour: Decimal | None = None
     interrupted: bool = False
     slots: int | None = None
+    expires_at: datetime | None = None
 
     @property
     def alive(self) -> bool:

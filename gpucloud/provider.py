@@ -203,7 +203,7 @@ class LaunchSpec:
     """What to launch. ``token`` is unique for ever and must be found again in the provider's listing.
 
     ``public_key`` is the line for the login user's ``authorized_keys``. ``expires_at`` is to be honoured
-    by providers whose fuse is A.
+    by providers whose fuse is A; all write it into a tag, from which lost books learn it again.
     """
 
     token: str
@@ -225,6 +225,7 @@ class LaunchSpec:
             "gpucloud-name": self.cluster,
             "gpucloud-rank": str(self.rank),
             "gpucloud-owner": self.owner,
+            **({"gpucloud-lease": f"{self.expires_at:%Y-%m-%dT%H:%M:%SZ}"} if self.expires_at else {}),
         }
 
 

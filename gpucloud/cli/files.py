@@ -107,18 +107,17 @@ def _pull_paths(fleet: Fleet, name: str | None, paths: list[str], to: str) -> Pu
     """What was named, from a cluster."""
     from gpucloud.cli.context import one_cluster
     from gpucloud.fleet.contact import Contacts
-    from gpucloud.remote.sync import pull
+    from gpucloud.jobs.outputs import pull_home
 
     with Contacts(fleet, one_cluster(fleet, name)) as contacts:
-        return pull(contacts.host(0), paths, Path(to or "."))
+        return pull_home(contacts, paths, Path(to or "."))
 
 
 def _pull_outputs(fleet: Fleet, name: str | None, to: str) -> Pulled:
     """What a job declared, to where it was pushed from."""
     from gpucloud.cli.context import find_cluster, find_job, one_cluster
     from gpucloud.fleet.contact import Contacts
-    from gpucloud.jobs.outputs import collect
-    from gpucloud.remote.sync import pull
+    from gpucloud.jobs.outputs import collect, pull_home
 
     job = find_job(fleet, name or one_cluster(fleet, None).name)
     if not job.outputs:
@@ -129,5 +128,5 @@ def _pull_outputs(fleet: Fleet, name: str | None, to: str) -> Pulled:
         )
     with Contacts(fleet, find_cluster(fleet, job.cluster_name)) as contacts:
         if to:
-            return pull(contacts.host(0), job.outputs, Path(to))
+            return pull_home(contacts, job.outputs, Path(to))
         return collect(contacts, job)

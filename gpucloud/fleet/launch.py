@@ -42,7 +42,7 @@ from gpucloud.model import (
     utcnow,
 )
 from gpucloud.parallel import results, run_all
-from gpucloud.provider import Fuse, LaunchSpec
+from gpucloud.provider import LaunchSpec
 from gpucloud.store import new_id
 
 FRESH: Final = timedelta(seconds=5)
@@ -249,7 +249,7 @@ class _Attempt:
             image=self.plan.request.image,
             disk_gib=self.plan.request.disk_gib,
             max_usd_per_hour=self.plan.request.requirements.max_usd_per_hour,
-            expires_at=rental.expires_at if provider.traits.fuse is Fuse.PROVIDER else None,
+            expires_at=rental.expires_at,
         )
         try:
             instance = provider.launch(offer, spec)

@@ -19,6 +19,7 @@ from gpucloud.errors import (
 )
 from gpucloud.fleet import Fleet
 from gpucloud.market import SearchResult, Terms, search
+from gpucloud.market.cost import egress_price
 from gpucloud.model import (
     MICROSECOND,
     MICROSECONDS_PER_HOUR,
@@ -111,7 +112,7 @@ def tariff(offer: Offer, disk_gib: int | None, steps: Mapping[str, tuple[int | N
     grain, minimum = steps.get(offer.provider, (None, None))
     monthly = offer.disk_usd_per_gib_month
     disk = None if monthly is None or disk_gib is None else monthly * disk_gib / HOURS_IN_MONTH
-    return Tariff(grain, minimum, disk, offer.egress_usd_per_gib)
+    return Tariff(grain, minimum, disk, egress_price(offer))
 
 
 def affords(offer: Offer, terms: Tariff, nodes: int, max_cost: Decimal | None) -> timedelta | None:

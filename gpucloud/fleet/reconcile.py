@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -167,6 +167,8 @@ def forget(fleet: Fleet, finding: Finding) -> None:
 def adopt(fleet: Fleet, finding: Finding) -> None:
     """Enter an instance with our tag into the books, under the cluster name on its tag.
 
+    Its lease is that of its tag, else the usual one from now on: what costs must end.
+
     Raises:
         UsageError: when the name is in use by a cluster that has that rank already.
     """
@@ -183,7 +185,9 @@ def adopt(fleet: Fleet, finding: Finding) -> None:
             why=f"the books have another instance of rank {rank} under that name",
             hint="gpucloud fsck --fix, to end one of them",
         )
-    fleet.store.journal.intend(_adopted(instance, cluster, rank))
+    longest = fleet.config.duration("launch.max_duration") if instance.usd_per_hour else None
+    until = instance.expires_at or (utcnow() + longest if longest else None)
+    fleet.store.journal.intend(replace(_adopted(instance, cluster, rank), expires_at=until))
     fleet.store.journal.accept(instance.token, instance)
     nodes = max(cluster.nodes, rank + 1)
     fleet.store.clusters.resize(cluster.id, nodes)

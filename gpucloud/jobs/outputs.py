@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from gpucloud.errors import GpucloudError, OutputsNotVerified
 from gpucloud.fleet.contact import Contacts
 from gpucloud.model import Event, Job, utcnow
 from gpucloud.quantities import format_bytes, format_count
 from gpucloud.remote.sync import Pulled, pull
+from gpucloud.store.ledger import Line
+
+GIB: Final = 2**30
+
+
+def pull_home(
+    contacts: Contacts,
+    patterns: Sequence[str],
+    into: Path,
+    *,
+    newer_than: datetime | None = None,
+    beside: str = "",
+) -> Pulled:
+    """Pull files from the first machine as ``sync.pull`` does, and enter what that costs, if it is known."""
+    pulled = pull(contacts.host(0), patterns, into, newer_than=newer_than, beside=beside)
+    rental = contacts.cluster.rentals[0]
+    price = rental.tariff.egress_usd_per_gib
+    if price and pulled.size:
+        usd = price * pulled.size / GIB
+        contacts.fleet.store.ledger.pay(rental.token, Line.EGRESS, usd, f"{pulled.size} bytes came home")
+    return pulled
 
 
 def collect(contacts: Contacts, job: Job, *, lenient: bool = False) -> Pulled:
@@ -25,7 +48,7 @@ def collect(contacts: Contacts, job: Job, *, lenient: bool = False) -> Pulled:
     try:
         # What an earlier pull brought is not taken for a change that the person made.
         known = job.outputs_verified_at or job.created_at
-        pulled = pull(contacts.host(0), job.outputs, into, newer_than=known, beside=f".from-{job.id}")
+        pulled = pull_home(contacts, job.outputs, into, newer_than=known, beside=f".from-{job.id}")
     except GpucloudError as error:
         raise unverified(contacts, job, f"{error.message}: {error.why}") from error
     except OSError as error:

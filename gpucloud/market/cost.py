@@ -104,7 +104,7 @@ def cost(offer: Offer, work: Work) -> Cost:
     if work.disk_gib:
         terms.append(_disk(offer, work))
     if work.egress_gib:
-        terms.append(_egress(offer, work, facts))
+        terms.append(_egress(offer, work))
     return Cost(tuple(terms))
 
 
@@ -170,11 +170,18 @@ def _disk(offer: Offer, work: Work) -> Term:
     return Term("disk", None, None, "its price is not known")
 
 
-def _egress(offer: Offer, work: Work, facts: Mapping[str, Fact]) -> Term:
-    price = offer.egress_usd_per_gib
-    value = facts["egress_usd_per_gb"].value if "egress_usd_per_gb" in facts else None
-    if price is None and isinstance(value, str) and value != "varies":
-        price = Decimal(0) if value == "free" else Decimal(value)
+def egress_price(offer: Offer) -> Decimal | None:
+    """Dollars for a GB sent to the internet, by the offer or its provider's card; ``None`` if not known."""
+    if offer.egress_usd_per_gib is not None or offer.provider not in names():
+        return offer.egress_usd_per_gib
+    fact = card(offer.provider).facts.get("egress_usd_per_gb")
+    if fact is None or not isinstance(fact.value, str) or fact.value == "varies":
+        return None
+    return Decimal(0) if fact.value == "free" else Decimal(fact.value)
+
+
+def _egress(offer: Offer, work: Work) -> Term:
+    price = egress_price(offer)
     if price is None:
         return Term("traffic out", None, None, "its price is not known")
     out = work.egress_gib or Decimal(0)

@@ -200,6 +200,7 @@ def using(provider: str) -> Iterator[None]:
 def to_instance(provider: str, machine: Machine) -> Instance:
     """A folder in our words."""
     from gpucloud_local.api import username
+    from gpucloud_local.orders import expiry
 
     spec = machine.spec
     if machine.ended:
@@ -227,6 +228,7 @@ def to_instance(provider: str, machine: Machine) -> Instance:
         market=Market(spec.market),
         usd_per_hour=Decimal(spec.usd_per_hour),
         interrupted=bool(machine.ended and machine.ended.reason == "interrupted"),
+        expires_at=expiry(machine.folder, spec),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from gpucloud_local import api
+from gpucloud_sim import api as sim
 from tests.harness.cli import Cli, Finished
 from tests.harness.waiting import eventually
 
@@ -67,6 +68,30 @@ def test_lost_books_are_rebuilt_from_the_tags(cli: Cli) -> None:
     assert {name: len(c["nodes"]) for name, c in clusters.items()} == {"x": 2, "y": 1}
     assert cli.ok("exec", "y", "--", "echo back", env=SIM).out == "back\n"
     cli.ok("down", "--all", "--yes", env=SIM)
+    assert kinds(fsck(cli)) == {}
+
+
+def test_rebuilt_books_know_the_lease_from_the_tag(cli: Cli) -> None:
+    launch(cli, "x", "--max-duration", "2h")
+    before = cli.ok("ps", "--json").json["clusters"][0]["nodes"][0]["expires_at"]
+    lose_books(cli)
+    assert fsck(cli, "--rebuild").code == 0
+    assert cli.ok("ps", "--json").json["clusters"][0]["nodes"][0]["expires_at"] == before
+
+
+def test_a_disk_that_was_left_behind_is_found_and_deleted(cli: Cli) -> None:
+    words = ("launch", "--name", "x", "--provider", "sim:boot=0s,leak=1", "--no-push", "--yes", "--json")
+    token = cli.ok(*words).json["clusters"][0]["nodes"][0]["token"]
+    sim.Api(cli.data / "providers" / "sim", None).delete(token)
+    eventually(lambda: "vanished" not in (d := fsck(cli).out) and "should-be-gone" in d)
+    done = fsck(cli)
+    assert (done.code, kinds(done)) == (6, {token: "should-be-gone"})
+    (left,) = done.json["findings"]
+    assert left["detail"] == "a disk, left behind"
+    assert float(left["usd_per_hour"]) > 0
+    assert fsck(cli, "--fix").code == 6, "nobody agreed"
+    assert fsck(cli, "--fix", "--dry-run", "--yes").code == 6
+    assert fsck(cli, "--fix", "--yes").code == 0
     assert kinds(fsck(cli)) == {}
 
 

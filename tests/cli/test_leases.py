@@ -266,3 +266,16 @@ def test_ps_tells_what_all_of_it_costs_an_hour(cli: Cli) -> None:
     labels = {c["name"]: (c["project"], c["tags"]) for c in told["clusters"]}
     assert labels == {"a": (None, {}), "b": ("vision", {"team": "blue"})}
     assert utcnow() > _moment(told["clusters"][0]["created_at"])
+
+
+def test_what_comes_home_is_charged_where_traffic_costs(cli: Cli) -> None:
+    (cli.project / "job.sh").write_text("head -c 10485760 /dev/zero > out.bin\n")
+    words = ("launch", "--name", "x", "--provider", "sim:boot=0s", "--yes", "--output", "out.bin")
+    cli.ok(*words, "--", "sh job.sh")
+    eventually(lambda: "succeeded" in cli("jobs").out)
+    with sqlite3.connect(cli.data / "gpucloud.db") as db:
+        db.execute("UPDATE rentals SET tariff = json_set(tariff, '$.egress_usd_per_gib', '0.09')")
+    db.close()
+    cli.ok("pull", "x")
+    (line,) = cli.ok("cost", "--json").json["lines"]
+    assert float(line["egress"]) == pytest.approx(10 / 1024 * 0.09, abs=1e-6)
