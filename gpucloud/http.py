@@ -73,9 +73,9 @@ _MEANINGS: Final[dict[int, tuple[type[errors.ProviderError], str, str]]] = {
     2: (errors.BadReply, "{} sent a reply that cannot be read", _DEBUG),
     4: (errors.Rejected, "{} refused the request", _DEBUG),
     5: (errors.Unreachable, "{} failed on its side", "try again later"),
-    401: (errors.AuthError, "{} refused the credentials", "gpucloud providers"),
+    401: (errors.AuthError, "{} refused the credentials", "gpucloud login {}"),
     402: (errors.BalanceExhausted, "the account at {} has no money left", "add funds, then run it again"),
-    403: (errors.AuthError, "{} does not allow this with these credentials", "gpucloud providers"),
+    403: (errors.AuthError, "{} does not allow this with these credentials", "gpucloud login {}"),
     404: (errors.NotFound, "{} knows no such thing", "gpucloud ps"),
     429: (errors.RateLimited, "{} was asked too often", "run it again in a minute"),
 }
@@ -301,7 +301,8 @@ class HttpClient:
 
     def _error(self, meaning: int, why: str) -> errors.ProviderError:
         kind, message, hint = _MEANINGS[meaning]
-        error = kind(message.format(self.provider), provider=self.provider, hint=hint)
+        told = message.format(self.provider), hint.format(self.provider)
+        error = kind(told[0], provider=self.provider, hint=told[1])
         error.why = why
         return error
 

@@ -256,8 +256,12 @@ def _unanswered(failures: Sequence[Failure]) -> GpucloudError:
     kinds: dict[str, type[errors.ProviderError]] = {
         kind.code: kind for kind in (errors.AuthError, errors.QuotaExceeded, errors.BalanceExhausted)
     }
+    login = first.code == errors.AuthError.code
     return kinds.get(first.code, errors.Unreachable if first.retryable else errors.BadReply)(
-        message, provider=first.provider, why=why, hint="try again, or gpucloud providers"
+        message,
+        provider=first.provider,
+        why=why,
+        hint=f"gpucloud login {first.provider}" if login else "try again, or gpucloud providers",
     )
 
 
