@@ -11,7 +11,7 @@
 #                      cancelled, notice, expired     why it was told to end
 #                      exit              "PHASE STATUS SECONDS", written once, when the job is over
 #   ROOT/lease         when everything here must end, in the seconds of "clock"
-#   ROOT/idle          "SECONDS SINCE SESSIONS": the limit, since when it counts, and if sessions are known
+#   ROOT/idle          "SECONDS SINCE PORT": the limit, since when it counts, and where sessions come in
 #   ROOT/busy          "WHEN WHY": when it was last busy; what keeps it so now: job, ssh, gpu, start or none
 #   ROOT/over          why it is to end: "lease", "idle SECONDS" or none
 #   ROOT/notice        is there once the provider has announced that it takes the machine back
@@ -170,7 +170,7 @@ due() { { read -r end <"$ROOT/lease"; } 2>/dev/null && [ "$(clock)" -ge "$end" ]
 
 # idle SECONDS: the machine ends when it has been idle for so long from now on; "none" takes the limit away.
 idle() {
-  if [ "$1" = none ]; then drop "$ROOT/idle"; else echo "$1 $(clock) $(sessions)" | put idle || exit; fi
+  if [ "$1" = none ]; then drop "$ROOT/idle"; else echo "$1 $(clock) $(port)" | put idle || exit; fi
   lift idle
 }
 
@@ -181,12 +181,11 @@ vitals() {
   jobs=$(count_jobs)
   # The watch may not have seen yet what has just begun.
   [ "$jobs" -eq 0 ] || last=$(clock) busy=job
-  left=none
-  ! { read -r end <"$ROOT/lease"; } 2>/dev/null || left=$((end - $(clock)))
-  [ "$left" = none ] || [ "$left" -ge 0 ] || left=0
-  read_idle || { limit=none since=0 && sessions=$(sessions); }
+  ! { read -r end <"$ROOT/lease"; } 2>/dev/null && left=none || left=$((end > $(clock) ? end - $(clock) : 0))
+  read_idle || { limit=none since=0 && port=$(port); }
   printf 'lease_left=%s\nidle_limit=%s\nidle_for=%s\n' "$left" "$limit" "$(idle_for)"
-  printf 'busy=%s\nsessions=%s\nover=%s\njobs=%s\n' "$busy" "$sessions" "$over" "$jobs"
+  [ "$port" = unknown ] || port=known
+  printf 'busy=%s\nsessions=%s\nover=%s\njobs=%s\n' "$busy" "$port" "$over" "$jobs"
 }
 
 # Watches over limits, notice and GPUs for as long as our folder is there and no other watch has taken over.
@@ -256,14 +255,14 @@ heed_idle() {
   ! in_use || last=$(clock)
   [ "$last $use" = "$noted" ] || { noted="$last $use" && tell busy "$noted"; }
   # Not to know of sessions must not end a machine that somebody uses.
-  if [ "$use" = none ] && read_idle && [ "$sessions" = known ] && [ "$(idle_for)" -ge "$limit" ]; then
+  if [ "$use" = none ] && read_idle && [ "$port" != unknown ] && [ "$(idle_for)" -ge "$limit" ]; then
     ! says none || tell over "idle $limit"
   else
     lift idle
   fi
 }
 
-read_idle() { { read -r limit since sessions <"$ROOT/idle"; } 2>/dev/null; }
+read_idle() { { read -r limit since port <"$ROOT/idle"; } 2>/dev/null; }
 
 # Seconds since it was last busy or since its limit was set, whichever is later.
 idle_for() {
@@ -291,10 +290,11 @@ count_jobs() {
   echo "$count"
 }
 
-# Whether SSH sessions can be seen here, as the client's own tells: there is no /proc everywhere, and what
-# comes in through a proxy may not look like one.
-sessions() {
-  { tr '\0' '\n' <"/proc/$$/environ" | grep -q '^SSH_CONNECTION='; } 2>/dev/null && echo known || echo unknown
+# At which port the client's own session comes in, if that can be seen: there is no /proc everywhere, and what
+# comes in through a proxy may not look like a session. Those of another server here are not for this machine.
+port() {
+  { tr '\0' '\n' <"/proc/$$/environ" | sed -n 's/^SSH_CONNECTION=.* //p' | grep .; } 2>/dev/null ||
+    echo unknown
 }
 
 # Whether this user has an SSH session, or anything goes on that was started in one.
@@ -305,8 +305,9 @@ attended() {
 
 # The numbers of all processes that have sshd's variable; tail puts their names above the contents.
 of_sessions() {
+  read_idle && [ "$port" != unknown ] && port=" $port" || port=
   printf '%s\0' /proc/[0-9]*/environ | xargs -0 tail -c +1 /dev/null 2>/dev/null | tr '\0' '\n' |
-    sed -n -e '/^==> .*environ <==$/h' -e '/^SSH_CONNECTION=/{g;s/[^0-9]//g;p;}'
+    sed -n -e '/^==> .*environ <==$/h' -e "/^SSH_CONNECTION=.*$port\$/{g;s/[^0-9]//g;p;}"
 }
 
 # Whether a process is part of a session that only asks for vitals, or has ended meanwhile: asking must not

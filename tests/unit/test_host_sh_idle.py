@@ -16,7 +16,8 @@ import pytest
 from tests.harness.host_sh import Facts, HostSh, facts
 from tests.harness.waiting import eventually
 
-CONNECTION = "192.0.2.1 50000 192.0.2.2 22"
+CONNECTION = "192.0.2.1 50000 192.0.2.2 50022"
+"""At a port of its own: whoever runs the tests may have come by SSH as well."""
 FOREVER = "while :; do sleep 0.05; done\n"
 UNTIL_GO = "until [ -e go ]; do sleep 0.05; done\n"
 LINUX = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="sessions cannot be seen here")
