@@ -118,9 +118,10 @@ def _entered(fleet: Fleet, cluster: Cluster | None, plan: Plan) -> Cluster:
             most=most,
             caps=rules,
         )
-    # What was begun, or was rented for it before, goes on counting.
+    # What was rented for it before goes on counting, and only what is missing comes to it.
     before = fleet.store.journal.worst_cost(cluster.id)
-    both = None if most is None or before is None else most + before
+    missing = cluster.nodes - len(cluster.rentals)
+    both = None if most is None or before is None else before + most * missing / cluster.nodes
     return fleet.store.clusters.hold(cluster.id, both, rules, limits)
 
 

@@ -77,6 +77,20 @@ def test_no_limit_is_refused_under_a_budget(cli: Cli) -> None:
     assert not billing(cli)
 
 
+def test_a_launch_that_was_cut_off_is_taken_up_under_the_cap_that_allowed_it(cli: Cli) -> None:
+    cap = {"GPUCLOUD_BUDGET_DAY": "3"}
+    process = cli.start(
+        "launch", "--name", "x", "--provider", "sim:boot=2s", *SIM[2:], "--max-duration", "1h", env=cap
+    )
+    eventually(lambda: billing(cli))
+    process.kill()
+    process.communicate()
+    before = billing(cli)
+    done = cli("launch", "--name", "x", *SIM, "--max-duration", "1h", env=cap)
+    assert done.code == 0, done.err
+    assert billing(cli) == before
+
+
 @pytest.mark.parametrize(("fuse", "code"), [("A", 83), ("b", 83), ("D", 0), ("E", 2)])
 def test_what_ends_less_surely_than_asked_for_is_refused(cli: Cli, fuse: str, code: int) -> None:
     config = Path(cli.environ["XDG_CONFIG_HOME"]) / "gpucloud"
