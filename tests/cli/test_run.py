@@ -109,7 +109,7 @@ def test_keep_leaves_the_machine_and_a_later_run_uses_it(cli: Cli) -> None:
 def test_outputs_that_are_not_there_keep_the_machine(cli: Cli) -> None:
     done = run(cli, "--name", "x", "--output", "model.pt", "--", "touch modle.pt")
     assert done.code == 86
-    assert "goes on costing money" in done.err
+    assert "costs $0.00 an hour" in done.err
     assert cli.ok("ps", "--json").json["clusters"][0]["name"] == "x"
     assert cli("down", "x", "--yes").code == 86
     assert cli("down", "x", "--yes", "--discard-outputs").code == 0
