@@ -72,7 +72,8 @@ def reap(dry_run: DryRun = False) -> None:
     from gpucloud.cli.context import config
     from gpucloud.store import Store
 
-    if not Store.exists(config().data_dir):
+    folder = config().data_dir
+    if not Store.exists(folder) or not Store(folder).clusters.living():
         _report([], [])
         return
     from gpucloud.cli.context import fleet

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -60,7 +61,6 @@ def end_rental(fleet: Fleet, rental: Rental, reason: str) -> None:
         TeardownUnconfirmed: when there is no such proof within ``launch.end_timeout``.
     """
     provider = fleet.provider(rental)
-    deadline = fleet.config.duration("launch.end_timeout")
     label = f"{rental.provider} {rental.ref.id if rental.ref else rental.token}"
     if rental.ref is None:
         instance = settle(provider, rental.token)
@@ -73,9 +73,7 @@ def end_rental(fleet: Fleet, rental: Rental, reason: str) -> None:
     fleet.tell(Event("ending", f"{label}: ending ({reason})"))
     if provider.traits.outlives_instance:
         _clean(fleet, rental, label)
-    ending = _Ending(provider, rental)
-    if poll(ending.over, deadline) is None:
-        raise _unconfirmed(provider, rental, f"{', '.join(ending.left)} after {deadline}")
+    _prove(fleet, _Ending(provider, rental).attempt, partial(_unconfirmed, provider, rental))
     fleet.store.journal.gone(rental.token, reason)
     fleet.tell(Event("gone", f"{label}: gone, and no longer listed"))
 
@@ -116,7 +114,7 @@ def beside(provider: Provider, token: str) -> list[SideResource]:
 
 @dataclass(slots=True)
 class _Ending:
-    """Attempts to end a rental until listings show nothing of it; ``left`` is what there was at the last.
+    """Attempts to end a rental until listings show nothing of it; ``seen``: one has shown it.
 
     A vendor may have made two instances by one launch, may leave behind what it made for them, and may not
     list, or not know, what it has just made.
@@ -124,20 +122,10 @@ class _Ending:
 
     provider: Provider
     rental: Rental
-    left: list[str] = field(default_factory=list)
     seen: bool = False
 
-    def over(self) -> bool | None:
-        """End what there is; ``True`` when nothing is there any more."""
-        try:
-            self.left = self._end()
-        except PASSING as error:
-            self.left = [error.message]
-        except ProviderError as error:
-            raise _unconfirmed(self.provider, self.rental, f"{error.message}: {error.why}") from error
-        return None if self.left else True
-
-    def _end(self) -> list[str]:
+    def attempt(self) -> list[str]:
+        """End what there is; returns what is still there, in words."""
         assert self.rental.ref is not None
         before = self._listed()
         self.seen = self.seen or bool(before)
@@ -181,18 +169,12 @@ def end_twin(fleet: Fleet, rental: Rental, instance: Instance) -> None:
     provider = fleet.provider(rental)
     fleet.store.journal.note(rental.token, "ending-twin", instance.ref.id)
 
-    def over() -> bool | None:
-        try:
-            provider.terminate(instance.ref)
-            shown = any(each.ref == instance.ref and each.alive for each in provider.instances())
-        except PASSING:
-            return None
-        return None if shown else True
+    def attempt() -> list[str]:
+        provider.terminate(instance.ref)
+        shown = (each for each in provider.instances() if each.ref == instance.ref and each.alive)
+        return [f"{each.ref.id} is still listed as {each.state}" for each in shown]
 
-    deadline = fleet.config.duration("launch.end_timeout")
-    if poll(over, deadline) is None:
-        twin = replace(rental, ref=instance.ref)
-        raise _unconfirmed(provider, twin, f"it is still listed after {deadline}")
+    _prove(fleet, attempt, partial(_unconfirmed, provider, replace(rental, ref=instance.ref)))
 
 
 def remove_left_behind(fleet: Fleet, provider: Provider, token: str) -> None:
@@ -214,21 +196,35 @@ def remove_resource(fleet: Fleet, resource: SideResource) -> None:
     provider = fleet.registry.get(resource.provider)
     assert isinstance(provider, HasSideResources)
 
+    def attempt() -> list[str]:
+        provider.remove(resource)
+        shown = any(each.ref == resource.ref for each in provider.side_resources())
+        return ["it is still listed"] if shown else []
+
+    def unconfirmed(why: str) -> TeardownUnconfirmed:
+        what = f"the {resource.kind} {resource.ref.id} of {resource.provider} may still be billing"
+        return TeardownUnconfirmed(what, why=why, hint=f"gpucloud fsck --fix, or {BY_HAND}")
+
+    _prove(fleet, attempt, unconfirmed)
+
+
+def _prove(
+    fleet: Fleet, attempt: Callable[[], list[str]], unconfirmed: Callable[[str], TeardownUnconfirmed]
+) -> None:
+    """Repeat an attempt to end something until it finds nothing left. Raises what ``unconfirmed`` makes."""
+    deadline, left = fleet.config.duration("launch.end_timeout"), list[str]()
+
     def over() -> bool | None:
         try:
-            provider.remove(resource)
-            shown = any(each.ref == resource.ref for each in provider.side_resources())
-        except PASSING:
-            return None
-        return None if shown else True
+            left[:] = attempt()
+        except PASSING as error:
+            left[:] = [error.message]
+        except ProviderError as error:
+            raise unconfirmed(f"{error.message}: {error.why}") from error
+        return None if left else True
 
-    deadline = fleet.config.duration("launch.end_timeout")
     if poll(over, deadline) is None:
-        raise TeardownUnconfirmed(
-            f"the {resource.kind} {resource.ref.id} of {resource.provider} may still be billing",
-            why=f"it is still listed after {deadline}",
-            hint=f"gpucloud fsck --fix, or {BY_HAND}",
-        )
+        raise unconfirmed(f"{', '.join(left)} after {deadline}")
 
 
 def _clean(fleet: Fleet, rental: Rental, label: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -115,12 +114,13 @@ def fsck(fleet: Fleet) -> Report:
             finding = _unasked(fleet, rental)
         findings += [finding] if finding else []
     # The books may have learned just now that an instance is gone.
-    living = {rental.token for rental in fleet.store.journal.rentals()}
+    living: set[str | None] = {rental.token for rental in fleet.store.journal.rentals()}
+    living |= {each.token for instances in listed.values() for each in instances if each.alive}
     findings += [
         _left_behind(fleet, resource)
         for resources in beside.values()
         for resource in resources
-        if resource.token not in living and resource.token not in _alive(listed)
+        if resource.token not in living
     ]
     close_empty_clusters(fleet)
     return Report(tuple(findings), (*failures, *unlisted, *silent.values()))
@@ -265,10 +265,6 @@ def _learn(fleet: Fleet, rental: Rental, instance: Instance) -> None:
 def _unasked(fleet: Fleet, rental: Rental) -> Finding:
     cluster = fleet.store.clusters.by_id(rental.cluster_id)
     return _rented(FindingKind.UNASKED, rental, cluster, "its provider could not be asked")
-
-
-def _alive(listed: Mapping[str, Sequence[Instance]]) -> set[str | None]:
-    return {instance.token for instances in listed.values() for instance in instances if instance.alive}
 
 
 def _left_behind(fleet: Fleet, resource: SideResource) -> Finding:

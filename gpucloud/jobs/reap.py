@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
-from gpucloud.errors import GpucloudError, HostUnreachable, OutputsNotVerified, ProviderError, RemoteError
+from gpucloud.errors import GpucloudError, OutputsNotVerified, ProviderError, RemoteError
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.contact import MARGIN_S, Contacts
 from gpucloud.fleet.end import end_cluster, lock_name
 from gpucloud.fleet.reconcile import close_empty_clusters, refresh
 from gpucloud.jobs.wrap_up import close_jobs, rescue_outputs
 from gpucloud.model import Cluster, ClusterState, Event, Market, utcnow
-from gpucloud.parallel import run_all
+from gpucloud.parallel import results, run_all
+
+if TYPE_CHECKING:
+    from gpucloud.remote.host import Vitals
 
 GRACE = timedelta(minutes=5)
 """How long a ``run`` that is at work may take to end its own cluster once its lease is over."""
@@ -35,11 +39,9 @@ def due(fleet: Fleet) -> list[Due]:
     """
     close_empty_clusters(fleet)
     now = utcnow()
-    return [
-        Due(cluster, reason)
-        for cluster in fleet.store.clusters.living()
-        if (reason := _reason(fleet, cluster, now)) and not _looked_after(fleet, cluster, now)
-    ]
+    left_alone = [each for each in fleet.store.clusters.living() if not _looked_after(fleet, each, now)]
+    reasons = results(run_all({each.id: partial(_reason, fleet, each, now) for each in left_alone}))
+    return [Due(each, reasons[each.id]) for each in left_alone if reasons[each.id]]
 
 
 def reap(fleet: Fleet, what: list[Due]) -> list[GpucloudError]:
@@ -101,17 +103,19 @@ def _repriced(fleet: Fleet, cluster: Cluster) -> Cluster:
 
 def _idle(fleet: Fleet, cluster: Cluster, limit: timedelta) -> str:
     """Whether no machine of it has done anything for so long."""
-    shortest = []
     try:
         with Contacts(fleet, cluster) as contacts:
-            for rank in contacts.ranks:
-                vitals = contacts.host(rank).vitals()
-                shortest.append(vitals.idle_for_s if vitals.sessions_known or not vitals.jobs else 0)
-    except (HostUnreachable, RemoteError) as error:
+            idled = idle_for(contacts.host(rank).vitals() for rank in contacts.ranks)
+    except RemoteError as error:
         fleet.tell(Event("warning", f"{cluster.name}: whether it idles is not known: {error.message}"))
         return ""
-    idled = timedelta(seconds=min(shortest, default=0))
     return f"it has done nothing for {idled}" if idled >= limit else ""
+
+
+def idle_for(nodes: Iterable[Vitals]) -> timedelta:
+    """For how long none has done anything; where sessions cannot be seen, somebody may be at work."""
+    idled = (vitals.idle_for_s if vitals.sessions_known else 0 for vitals in nodes)
+    return timedelta(seconds=min(idled, default=0))
 
 
 def _looked_after(fleet: Fleet, cluster: Cluster, now: datetime) -> bool:
