@@ -73,7 +73,8 @@ class Traits:
     been announced. ``listing_lag_s`` is how long a new instance may be missing from the listing.
     ``self_end`` is POSIX sh that ends the instance from within, where the fuse is B or C. ``console`` is the
     address of the page on which a person can end an instance, and ``end_command`` the vendor's own command
-    for it, both with ``{id}`` and ``{region}`` where these belong.
+    for it, both with ``{id}`` and ``{region}`` where these belong. ``firewalled``: launch opens SSH to
+    ``spec.ssh_from`` alone.
     """
 
     kind: Kind
@@ -93,6 +94,7 @@ class Traits:
     self_end: str = ""
     console: str = ""
     end_command: str = ""
+    firewalled: bool = False
 
 
 class FileFormat(StrEnum):
@@ -203,7 +205,9 @@ class LaunchSpec:
     """What to launch. ``token`` is unique for ever and must be found again in the provider's listing.
 
     ``public_key`` is the line for the login user's ``authorized_keys``. ``expires_at`` is to be honoured
-    by providers whose fuse is A; all write it into a tag, from which lost books learn it again.
+    by providers whose fuse is A; all write it into a tag, from which lost books learn it again. ``ssh_from``
+    are the networks, such as ``203.0.113.7/32``, that are to reach SSH; none means everybody. ``group`` is
+    common to the ``nodes`` that are rented together and to nothing else; a single node has none.
     """
 
     token: str
@@ -216,6 +220,9 @@ class LaunchSpec:
     disk_gib: int | None = None
     max_usd_per_hour: Decimal | None = None
     expires_at: datetime | None = None
+    ssh_from: tuple[str, ...] = ()
+    group: str | None = None
+    nodes: int = 1
 
     @property
     def tags(self) -> dict[str, str]:
@@ -336,6 +343,27 @@ class HasSideResources(Protocol):
 
     def remove(self, resource: SideResource) -> None:
         """Delete one; a missing one is success. Never waits."""
+
+
+@runtime_checkable
+class KeepsShared(Protocol):
+    """The provider keeps what launches share and what costs nothing: networks, firewalls, keys."""
+
+    def shared_resources(self) -> Iterable[SideResource]:
+        """Yield all such things of ours in the account, without a token, in the order to be removed in."""
+
+    def remove_shared(self, resource: SideResource) -> None:
+        """Delete one; a missing one is success. Raises ``Rejected`` while something still uses it."""
+
+
+@runtime_checkable
+class Advises(Protocol):
+    """The provider tells of chosen offers how likely they are to be had; asking is slow, or rationed."""
+
+    def advise(self, offers: Sequence[Offer], nodes: int) -> Iterable[Offer]:
+        """Yield those of which something is told, with the ``availability``, its detail and the interruptions
+        of renting so many of it at once. Raises what a read over the network raises.
+        """
 
 
 @dataclass(frozen=True, slots=True)

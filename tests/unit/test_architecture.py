@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "download": {"http"},
     "replies": {"http"},
     "provider": {"http"},
+    "cloud_init": {"provider"},
     "http": set(),
     "credentials": {"provider"},
     "config": {"credentials", "provider"},
@@ -56,7 +57,7 @@ MAY_IMPORT = {
 }
 """What each room may import besides itself and the bottom."""
 
-ADAPTERS_MAY_IMPORT = BOTTOM | {"provider", "http", "download", "replies"}
+ADAPTERS_MAY_IMPORT = BOTTOM | {"provider", "cloud_init", "http", "download", "replies"}
 VOCABULARIES = {"gpucloud.catalog.names", "gpucloud.catalog.currencies"}
 """What of the catalogue an adapter may use, to translate its vendor's words and money."""
 
