@@ -88,6 +88,17 @@ def _rates(text: str) -> dict[str, Decimal]:
     return rates
 
 
+def _networks(text: str) -> tuple[str, ...] | None:
+    from ipaddress import ip_network
+
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    if wanted in (["auto"], ["anywhere"]):
+        return None if wanted == ["auto"] else ()
+    if not wanted:
+        raise ValueError("it is empty; write auto, anywhere or a network such as 203.0.113.0/24")
+    return tuple(str(ip_network(part)) for part in wanted)
+
+
 _NONE: Final = {"", "none"}
 
 OPTIONS: Final = {
@@ -122,8 +133,21 @@ OPTIONS: Final = {
             "10m",
             "how long an offer that was refused is not asked again",
         ),
+        Option("launch.quota_ttl", parse_duration, "24h", "the same for an offer that a quota forbids"),
         Option(
             "launch.price_factor", _factor, "3", "offers dearer than this many times the best are not tried"
+        ),
+        Option(
+            "launch.ssh_from",
+            _networks,
+            "auto",
+            "who may reach SSH: networks, anywhere, or auto for this computer",
+        ),
+        Option(
+            "launch.address_urls",
+            _names,
+            "https://api.ipify.org,https://api6.ipify.org",
+            "services that tell this computer's public address as JSON",
         ),
         Option("budget.launch", _usd_or_none, "none", "the most that one launch may cost"),
         Option("budget.day", _usd_or_none, "none", "the most that may be spent a day, in UTC"),

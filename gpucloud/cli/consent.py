@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from gpucloud.cli.render import ask, failures, interactive, money, out
@@ -12,7 +13,7 @@ from gpucloud.quantities import format_duration
 if TYPE_CHECKING:
     from gpucloud.fleet import Fleet
     from gpucloud.fleet.plan import LaunchRequest, Plan
-    from gpucloud.model import Cluster
+    from gpucloud.model import Cluster, Failure, Offer
 
 
 def obtain(fleet: Fleet, request: LaunchRequest, references: Sequence[str], *, yes: bool) -> Cluster | Plan:
@@ -49,6 +50,8 @@ def show_plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -
 
     if not used_again(fleet, request, dry_run=True):
         show(fleet, plan(fleet, request, references))
+    elif out.json:
+        _write(request.nodes, (), Decimal(0), ())
 
 
 def show(fleet: Fleet, made: Plan) -> None:
@@ -59,17 +62,21 @@ def show(fleet: Fleet, made: Plan) -> None:
 
 def write_plan(made: Plan) -> None:
     """A plan as the schema ``gpucloud.plan/1`` has it, where JSON is wanted."""
+    if out.json:
+        _write(made.request.nodes, made.offers, made.worst_cost, made.failures)
+
+
+def _write(nodes: int, offers: Sequence[Offer], worst: Decimal | None, failed: Sequence[Failure]) -> None:
     from gpucloud.cli.offer_view import to_json
 
-    if out.json:
-        out.document(
-            "plan",
-            offers=[to_json(offer) for offer in made.offers],
-            nodes=made.request.nodes,
-            worst_cost=money(made.worst_cost),
-            currency="USD",
-            failures=failures(made.failures),
-        )
+    out.document(
+        "plan",
+        offers=[to_json(offer) for offer in offers],
+        nodes=nodes,
+        worst_cost=money(worst),
+        currency="USD",
+        failures=failures(failed),
+    )
 
 
 def rehearse(fleet: Fleet, made: Plan) -> None:
@@ -97,6 +104,8 @@ def describe(fleet: Fleet, plan: Plan) -> list[str]:
     best = plan.offers[0]
     others = f", else {len(plan.offers) - 1} other offers" if len(plan.offers) > 1 else ""
     lines = [f"plan: {plan.request.nodes} x {best.id} at ${best.usd_per_hour:.2f}/h{others}"]
+    if best.availability_detail:
+        lines.append(f"      its provider says: {best.availability_detail}")
     lease = plan.lease(best)
     if lease is None:
         if plan.limits.lifted and not plan.free:

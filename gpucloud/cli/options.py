@@ -91,6 +91,11 @@ RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
         "--audition-budget",
         {"metavar": "USD", "default": "", "help": "At most so much for machines that are no good."},
     ),
+    ("--image", {"metavar": "IMAGE", "default": "", "help": "Boot this image of the provider's."}),
+    (
+        "--ssh-from",
+        {"metavar": "NETWORK", "default": "", "help": "Who may reach SSH, or anywhere; else this computer."},
+    ),
     ("--project", {"metavar": "NAME", "default": "", "help": "Whose money it is."}),
     ("--tag", {**_MANY, "metavar": "KEY=VALUE", "help": "For reports of what was spent."}),
     ("--dry-run", {"is_flag": True, "help": "Show the plan, and do nothing."}),
@@ -137,6 +142,8 @@ class Typed:
     require_fuse: str = ""
     price_tolerance: str = ""
     audition_budget: str = ""
+    image: str = ""
+    ssh_from: str = ""
     project: str = ""
     tag: tuple[str, ...] = ()
     dry_run: bool = False
@@ -223,6 +230,7 @@ class Typed:
             fuse=parse_fuse(self.require_fuse),
             labels=Labels(self.project or config.get("launch.project"), user(), _tags(self.tag)),
             ephemeral=ephemeral,
+            image=self.image or None,
             disk_gib=self.disk_gib,
         )
 
@@ -245,6 +253,7 @@ class Typed:
             "launch.ready_timeout": self.ready_timeout,
             "launch.price_tolerance": self.price_tolerance,
             "launch.audition_budget": self.audition_budget,
+            "launch.ssh_from": self.ssh_from,
         }
         return {name: text for name, text in given.items() if text}
 

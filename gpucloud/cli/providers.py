@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpucloud.cli.app import group
+from gpucloud.cli.options import DryRun, Yes
 from gpucloud.cli.render import out
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ WIDEST_SITE = 22
 """With more, a screen of 80 columns would cut off values."""
 
 COLUMNS = ("NAME", "SET UP", "RENTS", "MARKETS", "REACHED BY", "FUSE", "STOPPED BILLS", "KEY FROM")
+
+SHARED_COLUMNS = ("KIND", "ID", "REGION")
 
 providers = group("providers", "The providers, and how to write one.")
 
@@ -63,6 +66,34 @@ def show(name: Annotated[str, typer.Argument(help="A provider, set up or not.")]
     else:
         rows = [(key, _value(fact), fact.source, fact.as_of, fact.note) for key, fact in found.facts.items()]
         out.table((*CARD_COLUMNS, "NOTE"), rows)
+
+
+@providers.command()
+def cleanup(
+    name: Annotated[str, typer.Argument(help="A provider that is set up.")],
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Delete what launches share and leave there: networks, firewalls, keys. It is listed first.
+
+    Example: gpucloud providers cleanup aws
+    """
+    from gpucloud.cli.consent import agree
+    from gpucloud.cli.context import fleet
+    from gpucloud.fleet.shared import remove_shared, shared_resources
+
+    here = fleet()
+    found = shared_resources(here, name)
+    if not out.json:
+        out.table(SHARED_COLUMNS, [(each.kind, each.ref.id, each.ref.region) for each in found])
+    if found and not dry_run:
+        agree(f"Delete these {len(found)}?", yes=yes)
+        for each in found:
+            remove_shared(here, each)
+            out.note(f"deleted {each.kind} {each.ref.id}")
+    if out.json:
+        listed = [{"kind": each.kind, "id": each.ref.id, "region": each.ref.region} for each in found]
+        out.document("providers-cleanup", provider=name, resources=listed, deleted=not dry_run, failures=[])
 
 
 @providers.command()

@@ -9,9 +9,9 @@ from typing import Final
 
 from gpucloud.errors import BudgetRefused, GpucloudError, NoCapacity, NothingMatched, PriceAboveCap
 from gpucloud.fleet import Fleet
-from gpucloud.fleet.launch import FRESH
 from gpucloud.fleet.plan import LaunchRequest, Plan, plan
 from gpucloud.fleet.planfile import PlanFile, PlannedOffer
+from gpucloud.fleet.quote import FRESH
 from gpucloud.model import Event, Offer
 
 ANEW: Final = "make a new plan: gpucloud plan ... -o FILE"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Final
 
 from gpucloud.errors import (
     AuthError,
@@ -29,10 +28,11 @@ from gpucloud.fleet import Fleet
 from gpucloud.fleet.budget import caps
 from gpucloud.fleet.contact import node_label, reach
 from gpucloud.fleet.end import end, end_rental, end_twins, lock_name, remove_left_behind, settle
+from gpucloud.fleet.origin import Origin
 from gpucloud.fleet.plan import LaunchRequest, Plan
+from gpucloud.fleet.quote import Quotes
 from gpucloud.fleet.reconcile import refresh
 from gpucloud.model import (
-    Availability,
     Cluster,
     ClusterState,
     Event,
@@ -44,9 +44,6 @@ from gpucloud.model import (
 from gpucloud.parallel import results, run_all
 from gpucloud.provider import LaunchSpec
 from gpucloud.store import new_id
-
-FRESH: Final = timedelta(seconds=5)
-"""A price that was told longer ago than this is asked for again before anything is rented by it."""
 
 
 def existing(fleet: Fleet, request: LaunchRequest) -> Cluster | None:
@@ -152,6 +149,12 @@ class _Attempt:
     plan: Plan
     dropped: set[str] = field(default_factory=set)
     wasted: Decimal = Decimal(0)
+    quotes: Quotes = field(init=False)
+    origin: Origin = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.quotes = Quotes(self.fleet, self.plan.request.requirements)
+        self.origin = Origin(self.fleet)
 
     def node(self, rank: int) -> Rental:
         """Take up what was rented for this rank before, or rent along the offers until a machine answers."""
@@ -185,14 +188,15 @@ class _Attempt:
     def _take(self, offer: Offer, rank: int, label: str, failures: list[GpucloudError]) -> Rental | None:
         """Rent one offer and wait until it answers; ``None``, with the failure noted, when that fails."""
         try:
-            rental = self._rent(fresh(self.fleet, offer, self.plan.request), rank)
+            rental = self._rent(self.quotes.fresh(offer), rank)
         except PriceAboveCap as error:
             self._refused(offer, error, failures)
             return None
         except (NoCapacity, QuotaExceeded, RateLimited) as error:
-            if isinstance(error, QuotaExceeded) or (isinstance(error, NoCapacity) and error.lasting):
-                ttl = self.fleet.config.duration("launch.refusal_ttl")
-                self.fleet.store.refusals.add(offer, error.message, ttl)
+            if isinstance(error, QuotaExceeded):
+                self._avoid(offer, error, "launch.quota_ttl")
+            elif isinstance(error, NoCapacity) and error.lasting:
+                self._avoid(offer, error, "launch.refusal_ttl")
             self._refused(offer, error, failures)
             return None
         except (AuthError, Unreachable, BalanceExhausted) as error:
@@ -212,7 +216,7 @@ class _Attempt:
 
     def _remember(self, offer: Offer, error: HostCheckFailed) -> None:
         """A bad machine is not taken again for a while, nor are any number of them paid for."""
-        self.fleet.store.refusals.add(offer, error.message, self.fleet.config.duration("launch.refusal_ttl"))
+        self._avoid(offer, error, "launch.refusal_ttl")
         budget = self.fleet.config.get("launch.audition_budget")
         if budget is not None and self.wasted > budget:
             raise HostCheckFailed(
@@ -220,6 +224,9 @@ class _Attempt:
                 why=f"--audition-budget allows ${budget}; the last: {error.message} ({error.why})",
                 hint="take another provider, or a higher --audition-budget",
             )
+
+    def _avoid(self, offer: Offer, error: GpucloudError, ttl: str) -> None:
+        self.fleet.store.refusals.add(offer, error.message, self.fleet.config.duration(ttl))
 
     def _refused(self, offer: Offer, error: GpucloudError, failures: list[GpucloudError]) -> None:
         self.fleet.tell(Event("refused", f"{offer.id}: {error.message}"))
@@ -238,6 +245,7 @@ class _Attempt:
         fleet, token = self.fleet, new_id("gc-", 20)
         provider = fleet.registry.get(offer.provider)
         host_key = new_key_pair() if provider.traits.plants_host_key else None
+        ssh_from = self.origin.networks() if provider.traits.firewalled else ()
         rental = self._intended(token, rank, offer, host_key.public if host_key else None)
         fleet.store.journal.intend(rental, caps(fleet.config, rental.intended_at))
         spec = LaunchSpec(
@@ -251,6 +259,9 @@ class _Attempt:
             disk_gib=self.plan.request.disk_gib,
             max_usd_per_hour=self.plan.request.requirements.max_usd_per_hour,
             expires_at=rental.expires_at,
+            ssh_from=ssh_from,
+            group=_group(self.cluster, fleet.owner),
+            nodes=self.cluster.nodes,
         )
         try:
             instance = provider.launch(offer, spec)
@@ -291,39 +302,20 @@ class _Attempt:
         )
 
 
+def _group(cluster: Cluster, owner: str) -> str | None:
+    """A name that all nodes of a cluster have in common with nothing else, also when it is taken up again."""
+    if cluster.nodes == 1:
+        return None
+    text = f"{owner}/{cluster.name}/{cluster.created_at.isoformat()}"
+    return f"gc-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
 def _differs(cluster: Cluster, why: str) -> UsageError:
     return UsageError(
         f"there is a cluster {cluster.name!r} already, and it is something else",
         why=why,
         hint=f"take another --name, or gpucloud down {cluster.name}",
     )
-
-
-def fresh(fleet: Fleet, offer: Offer, request: LaunchRequest) -> Offer:
-    """An offer at the price of this moment.
-
-    Raises:
-        NoCapacity: when it is no longer there.
-        PriceAboveCap: when it has become dearer than the person has agreed to.
-        ProviderError: when its provider does not tell.
-    """
-    if utcnow() - offer.as_of <= FRESH:
-        return offer
-    provider = fleet.registry.get(offer.provider)
-    quotes = provider.offers(replace(request.requirements, max_usd_per_hour=None))
-    now = next((each for each in quotes if (each.id, each.ref) == (offer.id, offer.ref)), None)
-    if now is None or now.availability is Availability.UNAVAILABLE:
-        raise NoCapacity(f"{offer.id} is no longer offered", provider=offer.provider, lasting=False)
-    tolerance = fleet.config.get("launch.price_tolerance")
-    agreed = offer.usd_per_hour * (1 + tolerance)
-    most = request.requirements.max_usd_per_hour
-    if now.usd_per_hour > agreed or (most is not None and now.usd_per_hour > most):
-        raise PriceAboveCap(
-            f"{offer.id} has become dearer",
-            why=f"it was ${offer.usd_per_hour:f} an hour and is ${now.usd_per_hour:f} now",
-            hint="repeat it to see the new prices, or give a higher --price-tolerance or --max-price",
-        )
-    return now
 
 
 def _verdict(failures: Sequence[GpucloudError], label: str) -> GpucloudError:

@@ -16,9 +16,11 @@ from gpucloud.errors import (
     NoCapacity,
     NothingMatched,
     PriceAboveCap,
+    QuotaExceeded,
 )
 from gpucloud.fleet import Fleet
 from gpucloud.market import SearchResult, Terms, search
+from gpucloud.market.advice import advised
 from gpucloud.market.cost import egress_price
 from gpucloud.model import (
     MICROSECOND,
@@ -38,6 +40,7 @@ from gpucloud.quantities import LONGEST
 SHORTEST: Final = timedelta(minutes=1)
 """A cap that buys less than this is refused: no job could even start."""
 HOURS_IN_MONTH: Final = 730
+CANNOT_BE_HAD: Final = {Availability.UNAVAILABLE, Availability.NO_QUOTA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Pla
         NothingMatched: when no offer meets the requirements.
         PriceAboveCap: when only the price is too high.
         NoCapacity: when all that matches is out of stock or was refused a short while ago.
+        QuotaExceeded: when its providers say that no quota allows any of it.
         BudgetRefused: when the cost limit buys less than a minute, or nothing ends by itself as it must.
         ProviderError: what the providers said, when none could answer.
     """
@@ -148,17 +152,10 @@ def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Pla
         raise no_offer(found, request.requirements)
     refused = fleet.store.refusals.among(found.offers)
     usable = [
-        offer
-        for offer in found.offers
-        if offer.availability is not Availability.UNAVAILABLE and offer.id not in refused
+        offer for offer in found.offers if offer.availability not in CANNOT_BE_HAD and offer.id not in refused
     ]
     if not usable:
-        raise NoCapacity(
-            f"nothing that matches can be had now; {len(found.offers)} offers are out of stock",
-            provider=found.offers[0].provider,
-            why="; ".join(sorted(set(refused.values()))) or "their providers say so",
-            hint="try again in a few minutes, or ask for something else",
-        )
+        raise _nothing_usable(found.offers, refused)
     usable = _safe_enough(fleet, request, usable)
     paid = any(offer.usd_per_hour for offer in usable)
     limits = limits_of(fleet.config, request, paid=paid)
@@ -173,7 +170,31 @@ def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Pla
     # A fallback may cost more than the best offer, but not so much that nobody would have agreed to it.
     dearest = affordable[0].usd_per_hour * fleet.config.get("launch.price_factor")
     affordable = [offer for offer in affordable if offer.usd_per_hour <= dearest]
-    return Plan(request, tuple(affordable), found.failures, limits, steps)
+    providers = [fleet.registry.get(name) for name in steps]
+    told, silent = advised(providers, affordable, request.nodes, terms.timeout_s)
+    usable = [offer for offer in told if offer.availability not in CANNOT_BE_HAD]
+    if not usable:
+        raise _nothing_usable(told, {})
+    return Plan(request, tuple(usable), (*found.failures, *silent), limits, steps)
+
+
+def _nothing_usable(offers: Sequence[Offer], refused: Mapping[str, str]) -> GpucloudError:
+    """Why none of the offers that match can be had."""
+    forbidden = [offer for offer in offers if offer.availability is Availability.NO_QUOTA]
+    if len(forbidden) == len(offers):
+        told = {offer.availability_detail or f"{offer.id}: no quota" for offer in forbidden}
+        return QuotaExceeded(
+            "no quota allows what matches",
+            provider=forbidden[0].provider,
+            why="; ".join(sorted(told)),
+            hint="have it raised, or ask for something else",
+        )
+    return NoCapacity(
+        f"nothing that matches can be had now; {len(offers)} offers are out of stock",
+        provider=offers[0].provider,
+        why="; ".join(sorted(set(refused.values()))) or "their providers say so",
+        hint="try again in a few minutes, or ask for something else",
+    )
 
 
 def limits_of(config: Config, request: LaunchRequest, *, paid: bool) -> Limits:

@@ -24,6 +24,9 @@ from gpucloud.store.rows import from_micros, stamp, to_micros
 PeriodEnd: TypeAlias = Callable[[datetime], datetime]
 """When the period ends, a day say, in which a moment lies; both in UTC, and always later."""
 
+CLOCK_ERROR: Final = timedelta(days=31)
+"""What was gone so long before a time cost nothing in it, even if the time of day was wrong meanwhile."""
+
 
 class Line(StrEnum):
     """What is paid for. ``ROUNDING``: billing steps and minimum, beyond the use."""
@@ -170,17 +173,25 @@ class Ledger:
         since = since and since.astimezone(UTC)
         until = until and until.astimezone(UTC)
         where, values = ("", ()) if cluster_id is None else ("WHERE cluster_id = ?", (cluster_id,))
-        entries = [_entry(row) for row in self._db.read(_ENTRIES.format(where=where), *values)]
         moment = reading()
         if now is not None:
             moment = moment.moved(now)
-        found = list(_integrated(entries, since, until, moment, period))
+        found = list(_integrated(self._entries(cluster_id, since), since, until, moment, period))
         for row in self._db.read(_ONCE.format(where=where), *values):
             at = datetime.fromisoformat(row["at"])
             if _within(at, since, until):
                 usd = None if row["usd_micros"] is None else from_micros(row["usd_micros"])
                 found.append(Charge(row["token"], row["cluster_id"], Line(row["line"]), timedelta(), usd, at))
         return found
+
+    def _entries(self, cluster_id: int | None, since: datetime | None) -> list[_Entry]:
+        """The lines of one cluster, or of all rentals that may have cost something since then."""
+        where, values = "", list[object]()
+        if cluster_id is not None:
+            where, values = "WHERE cluster_id = ?", [cluster_id]
+        elif since is not None:
+            where, values = "WHERE gone_at IS NULL OR gone_at >= ?", [stamp(since - CLOCK_ERROR)]
+        return [_entry(row) for row in self._db.read(_ENTRIES.format(where=where), *values)]
 
 
 def total(charges: Iterable[Charge]) -> Decimal | None:

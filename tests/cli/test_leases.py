@@ -104,6 +104,13 @@ def test_what_ends_less_surely_than_asked_for_is_refused(cli: Cli, fuse: str, co
         assert "ssh has D" in done.err
 
 
+def test_a_dry_run_of_what_is_up_is_a_plan_to_rent_nothing(cli: Cli) -> None:
+    cli.ok("launch", "--provider", "local", "--name", "x", "--no-push", "--yes")
+    done = cli.ok("launch", "--provider", "local", "--name", "x", "--no-push", "--dry-run", "--json")
+    assert (done.json["offers"], done.json["worst_cost"]) == ([], "0")
+    assert "would be used again" in done.err
+
+
 def test_a_dry_run_rents_nothing_and_is_refused_as_the_launch_would_be(cli: Cli) -> None:
     done = cli.ok("launch", "--name", "x", *SIM, "--dry-run", "--json")
     assert done.json["schema"] == "gpucloud.plan/1"

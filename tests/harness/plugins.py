@@ -65,6 +65,6 @@ class Acme(Local):
 
     def _http(self, key):
         url = self.settings.table["url"]
-        return self.client(self.name, url, headers={"Authorization": f"Bearer {key}"}, deadline_s=1)
+        return self.client(self.name, url, headers={"Authorization": f"Bearer {key}"}, deadline_s=10)
 """
 """A vendor with a key, which rents out this machine and tells the server at ``providers.acme.url`` of it."""

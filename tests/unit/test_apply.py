@@ -19,9 +19,9 @@ from gpucloud import errors, registry
 from gpucloud.config import load
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.apply import at_planned_prices, requote, settings
-from gpucloud.fleet.launch import FRESH, fresh
 from gpucloud.fleet.plan import LaunchRequest, Plan, plan
 from gpucloud.fleet.planfile import PlanFile, PlannedJob, PlannedOffer, fixed
+from gpucloud.fleet.quote import FRESH, Quotes
 from gpucloud.model import Availability, Event, Limits, Offer, Requirements, utcnow
 from gpucloud.registry import Registry
 from gpucloud.store import Store
@@ -240,9 +240,10 @@ def test_launch_holds_each_offer_to_its_planned_price_once_more(market: Market) 
     here = market.fleet(settings(planned), answers)
     offer = at_planned_prices(planned, requote(here, planned)).offers[0]
     assert utcnow() - offer.as_of > FRESH
-    assert fresh(here, offer, planned.request).usd_per_hour == Decimal("2.10")
+    wanted = planned.request.requirements
+    assert Quotes(here, wanted).fresh(offer).usd_per_hour == Decimal("2.10")
     later = market.fleet(settings(planned), {"acme": lambda: sold("2", "3", t2="2.15")})
-    refusal(lambda: fresh(later, offer, planned.request), errors.PriceAboveCap)
+    refusal(lambda: Quotes(later, wanted).fresh(offer), errors.PriceAboveCap)
 
 
 @given(st.decimals("0", "9.99", places=4))

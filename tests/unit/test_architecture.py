@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "taskfile": {"catalog"},
     "store": set(),
     "remote": {"provider"},
-    "fleet": {"catalog", "market", "registry", "config", "store", "remote", "provider"},
+    "fleet": {"catalog", "market", "registry", "config", "http", "store", "remote", "provider"},
     "jobs": {"fleet", "store", "remote"},
     "cli": {
         "catalog",

@@ -76,7 +76,7 @@ def test_without_any_source_every_setting_has_its_default(read: Load) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_default_can_be_read(read: Load, name: str) -> None:
-    assert (read().get(name) is None) == (OPTIONS[name].default == "none")
+    assert (read().get(name) is None) == (OPTIONS[name].default in {"none", "auto"})
 
 
 @pytest.mark.parametrize(

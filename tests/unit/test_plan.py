@@ -198,7 +198,7 @@ def test_an_answer_without_a_match_counts_more_than_the_failure_of_another(fleet
     refusal(lambda: plan(here, request(Requirements()), []), errors.NothingMatched)
 
 
-def test_what_is_out_of_stock_is_not_tried(fleet: Build) -> None:
+def test_what_is_out_of_stock_or_forbidden_by_a_quota_is_not_tried(fleet: Build) -> None:
     offers = [
         an_offer(instance_type=str(availability), availability=availability) for availability in Availability
     ]
@@ -207,8 +207,15 @@ def test_what_is_out_of_stock_is_not_tried(fleet: Build) -> None:
         Availability.AVAILABLE,
         Availability.LIMITED,
         Availability.UNKNOWN,
-        Availability.NO_QUOTA,
     ]
+
+
+def test_when_quotas_forbid_all_of_it_they_are_named(fleet: Build) -> None:
+    forbidden = an_offer(availability=Availability.NO_QUOTA, availability_detail="quota P is 0 of 8")
+    error = refusal(lambda: plan(fleet(acme=lambda: [forbidden]), request(), []), errors.QuotaExceeded)
+    assert error.why == "quota P is 0 of 8"
+    gone = an_offer(instance_type="x", availability=Availability.UNAVAILABLE)
+    refusal(lambda: plan(fleet(acme=lambda: [forbidden, gone]), request(), []), errors.NoCapacity)
 
 
 def test_what_was_refused_a_short_while_ago_is_not_tried(fleet: Build) -> None:
