@@ -357,6 +357,14 @@ class KeepsShared(Protocol):
 
 
 @runtime_checkable
+class Admits(Protocol):
+    """The provider lets only chosen networks reach SSH, and more of them later."""
+
+    def admit(self, ref: InstanceRef, networks: Sequence[str]) -> None:
+        """Let networks such as ``203.0.113.7/32`` reach an instance too. Raises ``NotFound``."""
+
+
+@runtime_checkable
 class Advises(Protocol):
     """The provider tells of chosen offers how likely they are to be had; asking is slow, or rationed."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gpucloud.config import Config
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Fleet:
     """What every act on the fleet needs. ``owner`` marks the instances of this installation.
 
-    ``tell`` takes each event worth a line while something goes on.
+    ``tell`` takes each event worth a line while something goes on. ``admitted`` are the instances, by token,
+    to which SSH was opened anew for the address that this computer has now.
     """
 
     store: Store
@@ -29,6 +30,7 @@ class Fleet:
     owner: str
     identity: Callable[[], Identity]
     tell: Callable[[Event], None]
+    admitted: set[str] = field(default_factory=set)
 
     def provider(self, rental: Rental) -> Provider:
         """The provider of a rental."""

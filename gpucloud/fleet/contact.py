@@ -17,6 +17,7 @@ from gpucloud.errors import (
 )
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.check import inspect, require
+from gpucloud.fleet.origin import admitted_anew
 from gpucloud.model import (
     Cluster,
     Event,
@@ -66,7 +67,13 @@ def connect(fleet: Fleet, rental: Rental, label: str, *, wait: bool = True) -> C
             f"{label} has no address", why="its provider gives none", hint="gpucloud ps --refresh"
         )
     known = _known_key(fleet, rental, address)
-    connection = Connection(_endpoint(fleet, address, label, known[0] if known else None), timeout_s=timeout)
+    endpoint = _endpoint(fleet, address, label, known[0] if known else None)
+    try:
+        connection = Connection(endpoint, timeout_s=timeout)
+    except HostUnreachable:
+        if not admitted_anew(fleet, rental):
+            raise
+        connection = Connection(endpoint, timeout_s=timeout)
     _remember_jump(fleet, connection)
     return connection
 

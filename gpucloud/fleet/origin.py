@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,11 @@ from urllib.parse import urljoin, urlsplit
 from gpucloud.errors import ConfigError, ProviderError
 from gpucloud.fleet import Fleet
 from gpucloud.http import HttpClient
+from gpucloud.model import Rental
 from gpucloud.parallel import run_all
+from gpucloud.provider import Admits
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 10
 """How long to wait for an address; one of the two kinds is missing in most places, and that soon shows."""
@@ -33,6 +38,20 @@ class Origin:
                 given = self.fleet.config.get("launch.ssh_from")
                 self._found = _of_here(self.fleet) if given is None else given
             return self._found
+
+
+def admitted_anew(fleet: Fleet, rental: Rental) -> bool:
+    """Open SSH to the address that this computer has now, which may not be that of the launch; once each."""
+    provider = fleet.provider(rental)
+    if not isinstance(provider, Admits) or rental.ref is None or rental.token in fleet.admitted:
+        return False
+    fleet.admitted.add(rental.token)
+    try:
+        provider.admit(rental.ref, Origin(fleet).networks())
+    except (ConfigError, ProviderError) as error:
+        log.debug("%s: SSH is not opened anew: %s", rental.provider, error.message)
+        return False
+    return True
 
 
 def _of_here(fleet: Fleet) -> tuple[str, ...]:

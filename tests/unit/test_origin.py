@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,17 +10,28 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from gpucloud.config import load
-from gpucloud.errors import ConfigError, NoCapacity
+from gpucloud.errors import ConfigError, HostUnreachable, NoCapacity
 from gpucloud.fleet import Fleet
+from gpucloud.fleet.contact import connect
 from gpucloud.fleet.launch import launch
 from gpucloud.fleet.origin import Origin
 from gpucloud.fleet.plan import LaunchRequest, plan
-from gpucloud.model import Instance, Offer, Requirements, utcnow
+from gpucloud.model import (
+    HostKeySource,
+    Instance,
+    InstanceRef,
+    Offer,
+    Requirements,
+    SshAddress,
+    utcnow,
+)
 from gpucloud.provider import LaunchSpec, ProviderSettings, Traits
-from gpucloud.remote.keys import identity
+from gpucloud.remote.keys import Identity, identity
 from gpucloud.store import Store
 from tests.harness.acme import Only
 from tests.harness.adapters import Stated, an_offer
+from tests.harness.books import opened, rented
+from tests.harness.sshd import SshHost, openssh_host, restart, stop
 
 HERE = "93.184.216.34"
 HERE_TOO = "2606:2800:220:1:248:1893:25c8:1946"
@@ -141,3 +152,46 @@ def test_who_opens_ssh_to_all_anyway_needs_no_address(fleet: Build, httpserver: 
     with pytest.raises(NoCapacity):
         launch(here, plan(here, LaunchRequest("x", Requirements(markets=())), ["acme"]))
     assert not httpserver.log
+
+
+class Gate(Stated):
+    """Lets SSH in by starting the server there."""
+
+    name: ClassVar[str] = "acme"
+
+    def __init__(self, host: SshHost) -> None:
+        super().__init__(ProviderSettings(self.name, Path("/nonexistent")))
+        self.host = host
+        self.opened: list[tuple[InstanceRef, tuple[str, ...]]] = []
+
+    def admit(self, ref: InstanceRef, networks: Sequence[str]) -> None:
+        """Open it, unless only somebody else may come in."""
+        self.opened.append((ref, tuple(networks)))
+        if "203.0.113.7/32" in networks:
+            restart(self.host)
+
+
+@pytest.mark.needs_sshd
+@pytest.mark.parametrize(("address", "comes_in"), [("203.0.113.7", True), ("203.0.113.8", False)])
+def test_who_has_another_address_than_at_the_launch_is_let_in_once(
+    home: Path, tmp_path: Path, address: str, comes_in: bool
+) -> None:
+    with openssh_host(tmp_path / "host") as host, opened(tmp_path / "books") as store:
+        gate = Gate(host)
+        stop(host)
+        config = load({"launch.ssh_from": address}, {}, home)
+        key = Identity(host.identity, "")
+        fleet = Fleet(store, Only(config, gate), config, "me", lambda: key, lambda event: None)
+        rental = rented(store, store.clusters.create("x", 1, ephemeral=False))
+        where = SshAddress(host.host, host.port, host.user)
+        store.journal.reached(rental.token, where, host.host_key, HostKeySource.PLANTED)
+        rental = store.journal.get(rental.token)
+        for _ in range(2):
+            if comes_in:
+                with connect(fleet, rental, "x") as connection:
+                    assert connection.run("echo in").stdout == b"in\n"
+                stop(host)
+            with pytest.raises(HostUnreachable):
+                connect(fleet, rental, "x")
+            comes_in = False
+        assert gate.opened == [(rental.ref, (f"{address}/32",))]
