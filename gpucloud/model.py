@@ -305,13 +305,17 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class SshAddress:
-    """Where SSH answers. ``identity_file`` is set only for machines that know another key of the user."""
+    """Where SSH answers. ``identity_file`` is set only for machines that know another key of the user.
+
+    ``inside`` is the machine's address for those that its provider has put into the same network.
+    """
 
     host: str
     port: int = 22
     user: str = "root"
     identity_file: str | None = None
     jump: SshAddress | None = None
+    inside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ ENTRY_POINT_GROUP: Final = "gpucloud.providers"
 
 BUILTIN: Final = MappingProxyType(
     {
+        "aws": "gpucloud_aws:Aws",
+        "azure": "gpucloud_azure:Azure",
+        "gcp": "gpucloud_gcp:Gcp",
         "local": "gpucloud_local:Local",
         "sim": "gpucloud_sim:Sim",
         "ssh": "gpucloud_ssh:Ssh",
@@ -33,11 +36,8 @@ BUILTIN: Final = MappingProxyType(
 
 PRICES_ONLY: Final = MappingProxyType(
     {
-        "aws": "gpucloud_aws:Aws",
-        "azure": "gpucloud_azure:Azure",
         "brev": "gpucloud_brev:Brev",
         "cloudrift": "gpucloud_cloudrift:Cloudrift",
-        "gcp": "gpucloud_gcp:Gcp",
         "oci": "gpucloud_oci:Oci",
         "runpod": "gpucloud_runpod:Runpod",
         "shadeform": "gpucloud_shadeform:Shadeform",

@@ -153,7 +153,8 @@ def _whom(settings: Config, names: Sequence[str], cache: Cache) -> tuple[list[Pr
     if not names:
         asked = registry.select(())
         return asked, frozenset(listed | {provider.name for provider in asked})
-    rentable = [name for name in names if name not in listed or registry.rents(name)]
+    # Of whom there are prices without an account nothing is asked before there is one.
+    rentable = [name for name in names if name not in listed or registry.is_set_up(name)]
     asked = registry.select(rentable) if rentable else []
     return asked, frozenset(listed.intersection(names) | {provider.name for provider in asked})
 

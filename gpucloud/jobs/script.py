@@ -26,7 +26,7 @@ def scripts(spec: JobSpec, cluster: Cluster, rank: int, job_id: str) -> dict[str
 
 def environment(spec: JobSpec, cluster: Cluster, rank: int, job_id: str) -> str:
     """Export lines: the job's own variables and secrets, and where it runs."""
-    addresses = [rental.ssh.host if rental.ssh else "" for rental in cluster.rentals]
+    addresses = _addresses(cluster)
     variables = {
         "GPUCLOUD_JOB_ID": job_id,
         "GPUCLOUD_NODE_RANK": str(rank),
@@ -39,3 +39,13 @@ def environment(spec: JobSpec, cluster: Cluster, rank: int, job_id: str) -> str:
         **spec.secrets,
     }
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
+def _addresses(cluster: Cluster) -> list[str]:
+    """Where the nodes reach each other: within their network if they are in one, else as we reach them."""
+    known = [rental.ssh for rental in cluster.rentals]
+    inside = [ssh.inside for ssh in known if ssh and ssh.inside]
+    networks = {(rental.provider, rental.region) for rental in cluster.rentals}
+    if len(networks) == 1 and len(inside) == len(known):
+        return inside
+    return [ssh.host if ssh else "" for ssh in known]

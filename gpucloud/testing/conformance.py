@@ -30,7 +30,9 @@ from gpucloud.model import (
     utcnow,
 )
 from gpucloud.provider import (
+    Admits,
     HasSideResources,
+    KeepsShared,
     LaunchSpec,
     MovesExpiry,
     Provider,
@@ -75,6 +77,9 @@ ABILITY_TESTS: Final = (
     "test_terminate_leaves_nothing_beside_the_instance",
     "test_remove_twice_succeeds",
     "test_remove_of_a_missing_resource_succeeds",
+    "test_a_network_is_admitted_to_an_instance_again_and_again",
+    "test_admit_to_a_missing_instance_is_not_found",
+    "test_what_is_shared_stays_for_the_next_launch_and_can_be_removed",
 )
 """The tests of what only some providers can do; skipped for an adapter without the ability."""
 
@@ -147,6 +152,20 @@ class ProviderConformance:
         """The adapter, if it can move an expiry."""
         if not isinstance(provider, MovesExpiry):
             pytest.skip(f"{provider.name} cannot be told when to end an instance")
+        return provider
+
+    @pytest.fixture
+    def admitting(self, provider: Provider) -> Admits:
+        """The adapter, if it opens SSH to chosen networks only."""
+        if not isinstance(provider, Admits):
+            pytest.skip(f"{provider.name} lets everybody reach SSH")
+        return provider
+
+    @pytest.fixture
+    def sharing(self, provider: Provider) -> KeepsShared:
+        """The adapter, if its launches share something."""
+        if not isinstance(provider, KeepsShared):
+            pytest.skip(f"{provider.name} keeps nothing that launches share")
         return provider
 
     @pytest.fixture
@@ -447,6 +466,36 @@ class ProviderConformance:
         for resource in made:
             keeping.remove(replace(resource, ref=replace(resource.ref, id=new_id("gc-", 20))))
         assert {r.ref for r in self.beside(keeping, rented.token)} >= {r.ref for r in made}
+
+    # -- firewalls, and what launches share --------------------------------------------------------
+
+    def test_who_opens_ssh_to_some_alone_can_let_in_more(self, provider: Provider) -> None:
+        assert provider.traits.firewalled == isinstance(provider, Admits)
+
+    def test_a_network_is_admitted_to_an_instance_again_and_again(
+        self, admitting: Admits, provider: Provider, rented: Instance
+    ) -> None:
+        self.up(provider, rented.ref)
+        for networks in (("203.0.113.7/32",), ("203.0.113.8/32", "2001:db8::7/128"), ("203.0.113.7/32",)):
+            admitting.admit(rented.ref, networks)
+        assert provider.get(rented.ref).state is InstanceState.RUNNING
+
+    def test_admit_to_a_missing_instance_is_not_found(self, admitting: Admits) -> None:
+        with pytest.raises(NotFound):
+            admitting.admit(InstanceRef(new_id("gc-", 20)), ("203.0.113.7/32",))
+
+    def test_what_is_shared_stays_for_the_next_launch_and_can_be_removed(
+        self, sharing: KeepsShared, provider: Provider, rented: Instance
+    ) -> None:
+        assert self.eventually(lambda: self.listed(provider, rented.token))
+        provider.terminate(rented.ref)
+        assert self.eventually(lambda: self.listed(provider, rented.token) is None)
+        left = list(sharing.shared_resources())
+        assert left
+        for resource in [*left, *left]:
+            assert resource.provider == provider.name
+            sharing.remove_shared(resource)
+        assert not list(sharing.shared_resources())
 
 
 def _deviating(test: Callable[..., None], reason: str) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""The person's account: who asks, by boto3's own chain, and its refusals in our words.
+"""The person's account: who asks, by boto3's own chain, and its clients for each service and region.
 
 boto3 looks for credentials in variables, files, containers and the machine it is on. Here the variables, and
 the files that they lead to, are those of the settings; what a container or an EC2 instance is given, and what
@@ -8,66 +8,76 @@ https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from gpucloud.errors import (
-    AuthError,
-    BadReply,
-    ConfigError,
-    GpucloudError,
-    NotFound,
-    ProviderError,
-    RateLimited,
-    Rejected,
-    Unreachable,
-)
+from gpucloud.errors import AuthError, BadReply, ConfigError
 from gpucloud.replies import Rows
+from gpucloud_aws.errors import CAPACITY, GIVE, failed, refused
 
 if TYPE_CHECKING:
     import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
     from types_boto3_ec2 import EC2Client
+    from types_boto3_pricing import PricingClient
+    from types_boto3_service_quotas import ServiceQuotasClient
+    from types_boto3_ssm import SSMClient
 
     from gpucloud.provider import ProviderSettings
+    from gpucloud_aws.quotas import Quota
 
 CONNECT_S: Final = 5
 READ_S: Final = 30
 ATTEMPTS: Final = 4
 """How often a request is made in all, unless the person has told AWS's tools otherwise."""
 
-NOT_ALLOWED: Final = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
-NOT_KNOWN: Final = {
-    "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "IncompleteSignature",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "MissingAuthenticationToken",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
-TOO_OFTEN: Final = {
-    "EC2ThrottledException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-}
-ADDRESS: Final = "https://ec2.us-east-1.amazonaws.com"
-CLOSED_REGION: Final = "OptInRequired"
+CONNECTIONS: Final = 32
+"""How many threads may ask one service of one region at once without waiting for each other."""
 
-ASKED: Final = "ec2:DescribeInstanceTypes and ec2:DescribeSpotPriceHistory"
-GIVE: Final = "aws configure, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+ADDRESS: Final = "https://ec2.us-east-1.amazonaws.com"
+PRICES_AT: Final = "us-east-1"
+"""The price list of all commercial regions is served from here."""
+
+HOME: Final = "us-east-1"
+"""Who is asked which regions there are, unless the person's own settings name a region."""
+
+LOGIN_VARIABLES: Final = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+LOGIN_KEYS: Final = ("profile", "regions")
+"""Settings by which a person says that the account is to be used, as on an EC2 instance with a role."""
+
+_LOGIN_IN_FILE: Final = re.compile(
+    r"^\s*(?:aws_access_key_id|credential_process|login_session|role_arn|sso_session|sso_start_url)\s*=",
+    re.MULTILINE,
+)
+_STARTING: Final = ("RunInstances", "StartInstances")
+
+
+def has_login(settings: ProviderSettings) -> bool:
+    """Whether AWS's own tools have been given credentials, or the settings say so; only files are read."""
+    environ = settings.environ
+    if any(environ.get(name) for name in LOGIN_VARIABLES) or any(
+        settings.table.get(key) for key in LOGIN_KEYS
+    ):
+        return True
+    files = _files(settings)
+    ours = (
+        environ.get("AWS_SHARED_CREDENTIALS_FILE", files["credentials_file"]),
+        environ.get("AWS_CONFIG_FILE", files["config_file"]),
+    )
+    return any(map(_names_a_login, ours))
 
 
 class Account:
-    """Makes clients for one account. They may be used in threads; making them is for one thread.
+    """Makes clients for one account, which may be used in threads, and translates what they raise.
 
     Raises ``ConfigError`` when boto3 or the profile is not there.
     """
@@ -75,18 +85,21 @@ class Account:
     def __init__(self, settings: ProviderSettings) -> None:
         self.provider = settings.name
         self._endpoint = _text(settings, "endpoint_url")
+        self._clients: dict[tuple[str, str, bool], Any] = {}
+        # boto3's sessions are not made for threads; its clients are.
+        self._lock = threading.Lock()
         _is_there(self.provider)
         with self._set_up():
             self._session = _session(settings)
 
-    def check(self) -> None:
+    def check(self, why: str = "what is sold and rented is told only to who has an account") -> None:
         """Raises ``AuthError`` when there are no credentials, or none can be had."""
         with self.translated():
             if self._session.get_credentials() is None:
                 raise AuthError(
                     f"there are no credentials for {self.provider}",
                     provider=self.provider,
-                    why="past Spot prices are told only to who has an account",
+                    why=why,
                     hint=GIVE,
                 )
 
@@ -98,16 +111,35 @@ class Account:
         partitions = self._session.get_available_partitions()
         return [self._session.get_available_regions("ec2", partition) for partition in partitions]
 
-    def ec2(self, region: str) -> EC2Client:
-        """What asks EC2 in a region. Connects to nothing yet."""
-        from botocore.config import Config
+    def opened(self) -> list[str]:
+        """The regions that are open to the account, as EC2 tells them."""
+        home = self._session.region_name or HOME
+        with self.translated(home):
+            told = self.ec2(home).describe_regions(AllRegions=False)["Regions"]
+            return sorted(region["RegionName"] for region in told if "RegionName" in region)
 
-        config = Config(connect_timeout=CONNECT_S, read_timeout=READ_S)
-        with self._set_up():
-            return self._session.client("ec2", region_name=region, endpoint_url=self._endpoint, config=config)
+    def ec2(self, region: str, *, once: bool = False) -> EC2Client:
+        """What asks EC2 in a region; with ``once`` nothing is sent a second time."""
+        client: EC2Client = self._client("ec2", region, once)
+        return client
+
+    def quotas(self, region: str) -> ServiceQuotasClient:
+        """What asks for the quotas in a region."""
+        client: ServiceQuotasClient = self._client("service-quotas", region)
+        return client
+
+    def prices(self) -> PricingClient:
+        """What asks for prices, of all regions."""
+        client: PricingClient = self._client("pricing", PRICES_AT)
+        return client
+
+    def parameters(self, region: str) -> SSMClient:
+        """What asks for the parameters that AWS publishes in a region."""
+        client: SSMClient = self._client("ssm", region)
+        return client
 
     @contextmanager
-    def translated(self, region: str = "") -> Iterator[None]:
+    def translated(self, region: str = "", quota: Quota | None = None) -> Iterator[None]:
         """Inside, what boto3 raises is raised in our words."""
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
@@ -115,11 +147,36 @@ class Account:
         try:
             yield
         except ClientError as error:
-            raise _refused(self.provider, region, error) from error
+            raise refused(self.provider, region, error, quota) from error
         except BotoCoreError as error:
-            raise _failed(self.provider, region, error) from error
+            raise failed(self.provider, region, error) from error
         except (ResponseParserError, ValueError) as error:
             raise Rows(self.provider).bad(str(error)) from error
+
+    def _client(
+        self, service: Literal["ec2", "service-quotas", "pricing", "ssm"], region: str, once: bool = False
+    ) -> Any:
+        """Connects to nothing yet."""
+        from botocore.config import Config
+
+        key = (service, region, once)
+        with self._lock:
+            if key not in self._clients:
+                config = Config(
+                    connect_timeout=CONNECT_S,
+                    read_timeout=READ_S,
+                    max_pool_connections=CONNECTIONS,
+                    retries={"total_max_attempts": 1} if once else None,
+                )
+                with self._set_up():
+                    client = self._session.client(
+                        service, region_name=region, endpoint_url=self._endpoint, config=config
+                    )
+                if service == "ec2":
+                    for operation in _STARTING:
+                        client.meta.events.register_first(f"needs-retry.ec2.{operation}", _take_the_answer)
+                self._clients[key] = client
+            return self._clients[key]
 
     @contextmanager
     def _set_up(self) -> Iterator[None]:
@@ -135,9 +192,26 @@ class Account:
             ) from error
 
 
+def _take_the_answer(response: Any, **_: Any) -> None:
+    """Missing capacity comes with status 500, for which boto3 would ask again, for seconds and in vain."""
+    if response is not None and response[1].get("Error", {}).get("Code") in CAPACITY:
+        response[0].status_code = 400
+
+
 def _text(settings: ProviderSettings, key: str) -> str | None:
     value = settings.table.get(key)
     return str(value) if value else None
+
+
+def _files(settings: ProviderSettings) -> dict[str, str]:
+    home = Path(settings.environ.get("HOME") or settings.environ.get("USERPROFILE") or "~") / ".aws"
+    return {"config_file": str(home / "config"), "credentials_file": str(home / "credentials")}
+
+
+def _names_a_login(file: str) -> bool:
+    with suppress(OSError, ValueError):
+        return _LOGIN_IN_FILE.search(Path(file).read_text()) is not None
+    return False
 
 
 def _is_there(provider: str) -> None:
@@ -159,13 +233,7 @@ def _session(settings: ProviderSettings) -> boto3.Session:
     from botocore.credentials import EnvProvider
 
     environ, profile = dict(settings.environ), _text(settings, "profile")
-    home = Path(environ.get("HOME") or environ.get("USERPROFILE") or "~")
-    ours = {
-        "config_file": str(home / ".aws" / "config"),
-        "credentials_file": str(home / ".aws" / "credentials"),
-        "retry_mode": "standard",
-        "max_attempts": ATTEMPTS,
-    }
+    ours = {**_files(settings), "retry_mode": "standard", "max_attempts": ATTEMPTS}
     core = botocore.session.Session(profile=profile)
     store, chains = core.get_component("config_store"), ConfigChainFactory(session=core, environ=environ)
     for name, (key, variables, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
@@ -177,63 +245,3 @@ def _session(settings: ProviderSettings) -> boto3.Session:
         links.insert_after(EnvProvider.METHOD, EnvProvider(environ))
         links.remove(EnvProvider.METHOD)  # Of two it removes the first.
     return boto3.Session(botocore_session=core)
-
-
-def _refused(provider: str, region: str, error: ClientError) -> ProviderError:
-    """What EC2 answered, in our words."""
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code, text = (error.response.get("Error", {}).get(key, "") for key in ("Code", "Message"))
-    words: dict[str, Any] = {"provider": provider, "vendor_code": code, "vendor_text": text}
-    words["why"] = f"{code} in {region}: {text}" if region else f"{code}: {text}"
-    if code in TOO_OFTEN or status == 429:
-        return RateLimited(f"{provider} was asked too often in {region} ({code})", provider=provider)
-    if code == CLOSED_REGION:
-        return NotFound(
-            f"{provider} has not opened the region {region} to this account", **words, hint=_open(region)
-        )
-    if code in NOT_ALLOWED:
-        return AuthError(
-            f"{provider} does not allow this with these credentials", **words, hint=_allow(error)
-        )
-    if code in NOT_KNOWN:
-        # EC2 says the same of credentials that are wrong and of a region that is not open to them.
-        hint = f"aws sts get-caller-identity; if that is right: {_open(region)}"
-        return AuthError(f"{provider} refused the credentials", **words, hint=hint)
-    if status >= 500:
-        return Unreachable(f"{provider} failed on its side", **words)
-    return Rejected(f"{provider} refused the request", **words)
-
-
-def _allow(error: ClientError) -> str:
-    # Credentials may have to be fetched first, from who may refuse it, too.
-    asked = error.operation_name
-    return f"allow {ASKED if asked in ASKED else asked} in the policies of who asks"
-
-
-def _open(region: str) -> str:
-    return f"aws account enable-region --region-name {region}"
-
-
-def _failed(provider: str, region: str, error: BotoCoreError) -> GpucloudError:
-    """What went wrong before EC2 could answer, or in reading its answer, in our words."""
-    from botocore import exceptions as of_boto
-
-    place, why = f"{provider} in {region}" if region else provider, str(error)
-    if isinstance(error, of_boto.ConnectionError | of_boto.HTTPClientError):
-        return Unreachable(f"{place} cannot be reached", provider=provider, why=why)
-    if isinstance(error, of_boto.PaginationError | of_boto.ChecksumError | of_boto.IncompleteReadError):
-        return Rows(provider).bad(why)
-    if isinstance(
-        error,
-        of_boto.ProfileNotFound
-        | of_boto.ConfigParseError
-        | of_boto.ConfigNotFound
-        | of_boto.InvalidConfigError
-        | of_boto.ValidationError
-        | of_boto.InvalidRetryConfigurationError,
-    ):
-        return ConfigError(f"the settings for {place} are wrong", why=why, hint="aws configure list")
-    # What is left is of looking for credentials: none, half of them, a sign-in that is over.
-    return AuthError(
-        f"no credentials for {place} can be had", provider=provider, why=why, hint=f"aws sso login, or {GIVE}"
-    )

@@ -1,238 +1,201 @@
-"""The prices of Amazon EC2, region by region."""
+"""Amazon EC2 as a provider."""
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Final
 
-from gpucloud.download import download
-from gpucloud.errors import NotFound, ProviderError, Rejected
-from gpucloud.http import MAX_REPLY_BYTES, UNCHANGED, HttpClient, Tell, if_changed, length_of, validator_of
-from gpucloud.model import Market, Offer, utcnow
-from gpucloud.provider import Adapter, Published
-from gpucloud.replies import Progress, Rows
-
-if TYPE_CHECKING:
-    from gpucloud_aws.api import Bands, Document, Edition, PriceList, SpotPrices
+from gpucloud.errors import AuthError, NotFound
+from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements, SideResource
+from gpucloud.provider import (
+    Fuse,
+    Kind,
+    LaunchSpec,
+    Provider,
+    ProviderSettings,
+    Reach,
+    StoppedBilling,
+    Traits,
+)
+from gpucloud_aws.catalog import Catalog
+from gpucloud_aws.errors import FORBIDDEN
 
 log = logging.getLogger(__name__)
-T = TypeVar("T", "SpotPrices", "Bands")
 
-USUAL_REGIONS: Final = ("us-east-1", "us-east-2", "us-west-2", "eu-west-1")
-"""Those that most people want; every one costs reading hundreds of megabytes."""
+METADATA: Final = "http://169.254.169.254/latest"
 
-FROZEN: Final = timedelta(days=7)
-"""Spot prices change every hour; older ones come from a file that is not kept up any more."""
+# Metadata are told only to who has a token, which is had by PUT. The path is there once there is a notice.
+NOTICE_PROBE: Final = f"""\
+ttl='X-aws-ec2-metadata-token-ttl-seconds: 60'
+if command -v curl >/dev/null 2>&1; then
+  token=$(curl -fsS -m 1 -X PUT -H "$ttl" {METADATA}/api/token 2>/dev/null) &&
+    curl -fsS -m 1 -o /dev/null -H "X-aws-ec2-metadata-token: $token" \
+{METADATA}/meta-data/spot/instance-action 2>/dev/null
+else
+  token=$(wget -q -T 1 -t 1 -O - --method=PUT --header="$ttl" {METADATA}/api/token 2>/dev/null) &&
+    wget -q -T 1 -t 1 -O /dev/null --header="X-aws-ec2-metadata-token: $token" \
+{METADATA}/meta-data/spot/instance-action 2>/dev/null
+fi
+"""
 
-PATIENCE_S: Final = 10
-"""How long what is only added to the prices is waited for."""
 
-_UNCONFIRMED: Final = {"validator": None}
+class Aws(Catalog, Provider):
+    """EC2 instances, on demand and on Spot, in all regions of the account.
 
+    The fuse is B: launched so that a shutdown terminates, an instance that powers itself off is gone, with
+    its disk, and it needs no credential for that. A Spot instance is bought once, and cannot be stopped.
+    """
 
-class Aws(Adapter):
-    """Amazon EC2 instances."""
+    traits = Traits(
+        kind=Kind.VM,
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        reach=Reach.SSH_KEY,
+        fuse=Fuse.HOST,
+        billing_grain_s=1,
+        billing_minimum_s=60,
+        billed_while_stopped=StoppedBilling.STORAGE,
+        name_length=255,
+        idempotent_launch=True,
+        # What EC2 lists is consistent in the end, which in practice takes seconds.
+        listing_lag_s=30,
+        interruption_notice_s=120,
+        notice_probe=NOTICE_PROBE,
+        plants_host_key=True,
+        self_end="sudo -n poweroff || poweroff",
+        console="https://{region}.console.aws.amazon.com/ec2/home#InstanceDetails:instanceId={id}",
+        end_command="aws ec2 terminate-instances --region {region} --instance-ids {id}",
+        firewalled=True,
+    )
 
-    name = "aws"
+    @classmethod
+    def configured(cls, settings: ProviderSettings) -> bool:
+        """When AWS's own tools have a login, or the settings name a profile or regions."""
+        from gpucloud_aws.account import has_login
 
-    def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
-        """One part for each region; ``eu`` is every region whose name begins with it as a word."""
-        wanted = self._wanted(regions)
-        if not wanted:
-            return USUAL_REGIONS
-        known = self._regions()
-        return tuple(dict.fromkeys(region for name in wanted for region in self._meant(name, known)))
+        return has_login(settings)
 
-    def catalog(self, part: str, validator: str | None, tell: Tell) -> Published | None:
-        """Read the price list of a region, its Spot prices and what the advisor says of it."""
-        from gpucloud_aws.api import (
-            ADVISOR_PATH,
-            SPOT_PATH,
-            Bands,
-            Edition,
-            SpotPrices,
-            read_bands,
-            read_spot,
+    def offers(self, requirements: Requirements) -> Iterable[Offer]:
+        """What is sold in the regions of the account, or those of the setting ``regions``."""
+        from gpucloud_aws import offers
+
+        self._account.check()
+        return offers.read(self._account, requirements, self._asked(requirements))
+
+    def advise(self, offers: Sequence[Offer], nodes: int) -> Iterable[Offer]:
+        """Placement scores and advisor bands of Spot offers."""
+        from gpucloud_aws import advice
+
+        return advice.read(self._account, offers, nodes, self.bands)
+
+    def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
+        """Launch one instance; the client token makes a second call of the same launch harmless."""
+        from gpucloud_aws import launch, machines
+
+        region = offer.region or ""
+        return machines.to_instance(self.name, region, launch.run(self._account, region, offer, spec))
+
+    def get(self, ref: InstanceRef) -> Instance:
+        """One instance, for about an hour also after its end."""
+        from gpucloud_aws import machines
+
+        machine, region = machines.one(self._account, ref)
+        return machines.to_instance(self.name, region, machine)
+
+    def instances(self) -> Iterable[Instance]:
+        """Everything with our tag, in every region of the account."""
+        from gpucloud_aws import machines
+
+        self._account.check()
+        return machines.everywhere(
+            self._account,
+            lambda client, region: [
+                machines.to_instance(self.name, region, machine)
+                for machine in machines.ours(client, self.name)
+            ],
         )
 
-        known, progress = Edition.parse(validator), Progress(tell)
-        spot, bands = (known.spot, known.bands) if known else (SpotPrices(), Bands())
-        prices = self._prices(part, known.prices if known else None, progress)
-        if known and prices is not known.prices:
-            # What is remembered is of the lines of another price list.
-            spot, bands = spot.model_copy(update=_UNCONFIRMED), bands.model_copy(update=_UNCONFIRMED)
-        types = {line.instance_type for line in prices.lines}
-        spot = self._beside("spot_url", SPOT_PATH, spot, partial(read_spot, part, types), progress)
-        bands = self._beside("advisor_url", ADVISOR_PATH, bands, partial(read_bands, part, types), progress)
-        edition = Edition(prices=prices, spot=_kept_up(spot), bands=bands)
-        if edition == known:
-            return None
-        offers = tuple(self._offers(part, edition))
-        return Published(offers, edition.model_dump_json() if prices.validator else None)
+    def terminate(self, ref: InstanceRef) -> None:
+        """End one; its volume and interface go with it, and its placement group with the last in it."""
+        from gpucloud_aws import groups, machines
 
-    def spot_history(self, since: datetime, regions: Sequence[str]) -> Iterable[Offer]:
-        """What Spot instances have cost, zone by zone, in the regions that the parts would be of.
+        group, region = "", ref.region
+        # What has just been made may not be known yet where it is looked up, and can be ended all the same.
+        with suppress(NotFound):
+            machine, region = machines.one(self._account, ref)
+            group = machine.placement.group
+        if region is None:
+            return
+        with suppress(NotFound), self._account.translated(region):
+            self._account.ec2(region).terminate_instances(InstanceIds=[ref.id])
+        groups.remove(self._account, region, group)
 
-        Which regions there are boto3 knows, so no price list is read. A region that is not open to the
-        account is left out when only a beginning such as ``eu`` meant it.
-        """
-        from gpucloud_aws import spot_history
-        from gpucloud_aws.account import Account
+    def stop(self, ref: InstanceRef) -> None:
+        """Stop one that was bought on demand; its disk bills on. Raises ``Unsupported`` for one on Spot."""
+        from gpucloud_aws import machines
 
-        account = Account(self.settings)
-        wanted = spot_history.meant(account, self._wanted(regions) or USUAL_REGIONS)
-        return spot_history.read(account, wanted, since)
+        machine, region = machines.one(self._account, ref)
+        with self._account.translated(region):
+            self._account.ec2(region).stop_instances(InstanceIds=[machine.id])
 
-    def _wanted(self, regions: Sequence[str]) -> list[str]:
-        return [name.strip().lower() for name in regions or self.settings.names("catalog_regions")]
+    def start(self, ref: InstanceRef) -> None:
+        """Start one again, at another address."""
+        from gpucloud_aws import machines
 
-    def _regions(self) -> list[str]:
-        from gpucloud_aws.api import REGIONS_PATH, RegionIndex
+        machine, region = machines.one(self._account, ref)
+        with self._account.translated(region):
+            self._account.ec2(region).start_instances(InstanceIds=[machine.id])
 
-        with self._http("catalog_url") as http:
-            index = http.get(REGIONS_PATH)
-        return sorted(Rows(self.name).envelope(RegionIndex.model_validate, index).regions)
+    def admit(self, ref: InstanceRef, networks: Sequence[str]) -> None:
+        """Let networks reach SSH of all that has the security group of an instance."""
+        from gpucloud_aws import machines, network
 
-    def _meant(self, name: str, known: Sequence[str]) -> list[str]:
-        if name in known:
-            return [name]
-        found = [region for region in known if region.startswith(f"{name}-")]
-        if not found:
-            close = difflib.get_close_matches(name, known, n=3)
-            raise NotFound(
-                f"{self.name} has no region {name}",
-                provider=self.name,
-                why=f"its price list has {len(known)} regions and zones, and none of that name",
-                hint=f"did you mean {', '.join(close)}?" if close else f"one of them is {known[0]}",
-            )
-        return found
+        machine, region = machines.one(self._account, ref)
+        network.admit(self._account, region, machine.groups, networks)
 
-    def _prices(self, part: str, known: PriceList | None, progress: Progress) -> PriceList:
-        from gpucloud_aws import price_list
-        from gpucloud_aws.api import LIST_PATH, PriceList
+    def side_resources(self) -> Iterable[SideResource]:
+        """Volumes, network interfaces and placement groups of instances, in every region of the account."""
+        from gpucloud_aws import beside
 
-        path, validator = LIST_PATH.format(region=part), known.validator if known else None
-        with (
-            self._http("catalog_url") as http,
-            download(http, path, validator=validator, tell=progress.told) as file,
-        ):
-            if file is not None:
-                published_at, lines = price_list.read(file.lines(), part, self.name)
-                return PriceList(validator=file.validator, published_at=published_at, lines=lines)
-        if known is None:
-            raise Rows(self.name).bad(f"{path} is said to be unchanged")
-        return known
+        return beside.of_instances(self._account)
 
-    def _beside(self, key: str, path: str, known: T, make: Callable[[Document], T], progress: Progress) -> T:
-        """What is only added to the prices: as it is now or, if it cannot be read, as it is remembered."""
-        progress.next_request()
+    def remove(self, resource: SideResource) -> None:
+        """Delete one; what its instance still uses stays listed."""
+        from gpucloud_aws import beside
+
+        beside.remove(self._account, resource)
+
+    def shared_resources(self) -> Iterable[SideResource]:
+        """Security groups, and networks where there was no default one."""
+        from gpucloud_aws import beside
+
+        return beside.shared(self._account)
+
+    def remove_shared(self, resource: SideResource) -> None:
+        """Delete one. Raises ``Rejected`` while an instance uses it."""
+        from gpucloud_aws import beside
+
+        beside.remove_shared(self._account, resource)
+
+    def _asked(self, requirements: Requirements) -> list[str]:
+        """The regions of the account that both the settings and the requirements want."""
+        set_ones = tuple(name.lower() for name in self.settings.names("regions"))
         try:
-            with self._http(key, deadline_s=PATIENCE_S) as http:
-                document = _document(http, path, known.validator, progress)
-            return known if document is None else make(document)
-        except (ProviderError, ValueError, RecursionError) as error:
-            log.debug("%s: %s cannot be read: %s", self.name, path, getattr(error, "why", error))
-            return known.model_copy(update=_UNCONFIRMED)
-
-    def _offers(self, region: str, edition: Edition) -> Iterator[Offer]:
-        from gpucloud_aws.api import ON_DEMAND
-        from gpucloud_aws.hardware import described
-
-        now, spot = utcnow(), dict(edition.spot.usd)
-        for line in edition.prices.lines:
-            facts = described(line)
-            if facts is None:
-                log.debug("%s is left out: %r is no number of GPUs", line.instance_type, line.gpus)
-                continue
-            what = {
-                "provider": self.name,
-                "instance_type": line.instance_type,
-                "region": region,
-                "confidence": "published",
-                **facts,
-            }
-            if line.market == ON_DEMAND and line.usd > 0:
-                yield Offer(
-                    market=Market.ON_DEMAND,
-                    usd_per_hour=line.usd,
-                    amount=line.usd,
-                    as_of=min(now, edition.prices.published_at or now),
-                    source=self._host("catalog_url"),
-                    ref=line.sku,
-                    **what,
-                )
-            # Taken out, because several lines may be of one instance type.
-            usd = spot.pop(line.instance_type, None)
-            if usd is not None:
-                band = edition.bands.labels.get(line.instance_type)
-                yield Offer(
-                    market=Market.SPOT,
-                    usd_per_hour=usd,
-                    amount=usd,
-                    as_of=min(now, edition.spot.as_of or now),
-                    source=self._host("spot_url"),
-                    availability_detail=band and f"{band} of the instances interrupted in the last month",
-                    **what,
-                )
-
-    def _address(self, key: str) -> str:
-        from gpucloud_aws.api import ADDRESSES
-
-        return str(self.settings.table.get(key, ADDRESSES[key]))
-
-    def _host(self, key: str) -> str:
-        return urlsplit(self._address(key)).hostname or self._address(key)
-
-    def _http(self, key: str, **patience: float) -> HttpClient:
-        return self.client(self.name, self._address(key), classify=self._classify, **patience)
-
-    def _classify(self, status: int, body: Any) -> ProviderError | None:
-        # A file that is not there is forbidden to those who may not list the others.
-        if status not in (403, 404):
-            return None
-        return Rejected(
-            f"{self.name} does not publish this",
-            provider=self.name,
-            why=f"it answered {status}",
-            hint=f"gpucloud catalog refresh {self.name} --region us-east-1",
-        )
+            opened = self._account.opened()
+        except AuthError as error:
+            if not (set_ones and error.vendor_code in FORBIDDEN):
+                raise
+            log.warning(
+                "%s: ec2:DescribeRegions is not allowed: the regions are those of the settings", self.name
+            )
+            opened = list(set_ones)
+        for names in (set_ones, requirements.regions):
+            wanted = tuple(name.lower() for name in names)
+            opened = [region for region in opened if not wanted or _is_meant(region, wanted)]
+        return opened
 
 
-def _document(http: HttpClient, path: str, validator: str | None, progress: Progress) -> Document | None:
-    """Read a small document; ``None`` when it is still the edition that ``validator`` is of."""
-    from gpucloud_aws.api import Document
-
-    content = bytearray()
-    with http.open(path, headers={"Accept-Encoding": "identity", **if_changed(validator)}) as reply:
-        if reply.status == UNCHANGED:
-            return None
-        for chunk in reply.chunks:
-            content += chunk
-            progress.told(len(content), length_of(reply.headers))
-            if len(content) > MAX_REPLY_BYTES:
-                raise ValueError(f"it has more than {MAX_REPLY_BYTES} bytes")
-    changed_at = _date(reply.headers.get("Last-Modified"))
-    return Document(content.decode("utf-8", "replace"), validator_of(reply.headers), changed_at)
-
-
-def _kept_up(spot: SpotPrices) -> SpotPrices:
-    """Without prices when they are so old that nobody changes them any more."""
-    if spot.as_of is None or utcnow() - spot.as_of <= FROZEN:
-        return spot
-    log.debug("the Spot prices are of %s and no offers are made of them", spot.as_of)
-    return spot.model_copy(update={"usd": {}})
-
-
-def _date(text: str | None) -> datetime | None:
-    from email.utils import parsedate_to_datetime
-
-    try:
-        moment = parsedate_to_datetime(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _is_meant(region: str, names: Sequence[str]) -> bool:
+    """Whether one of the names is the region, begins its name as a word, or is a zone of it."""
+    return any(region == name or region.startswith(f"{name}-") or name[:-1] == region for name in names)

@@ -37,6 +37,7 @@ SPOT_PATH: Final = "/spot.json"
 ADVISOR_PATH: Final = "/spot-advisor-data.json"
 
 ON_DEMAND: Final = "OnDemand"
+HOURS: Final = "Hrs"
 
 
 class Document(NamedTuple):
@@ -74,7 +75,7 @@ class Line(Words):
 
 
 class _Memory(Words):
-    mib: int | None = Field(None, alias="SizeInMiB")
+    mib: int | None = Field(default=None, alias="SizeInMiB")
 
 
 class Device(Words):
@@ -98,10 +99,38 @@ class _Inference(Words):
     devices: tuple[Device, ...] = Field((), alias="Accelerators")
 
 
+class _Vcpus(Words):
+    count: int | None = Field(default=None, alias="DefaultVCpus")
+
+
+class _Storage(Words):
+    total_gb: int | None = Field(default=None, alias="TotalSizeInGB")
+
+
+class _Network(Words):
+    performance: str | None = Field(default=None, alias="NetworkPerformance")
+    efa: bool = Field(default=False, alias="EfaSupported")
+
+
+class _Strategies(Words):
+    supported: tuple[str, ...] = Field(default=(), alias="SupportedStrategies")
+
+
+class _Processor(Words):
+    architectures: tuple[str, ...] = Field(default=(), alias="SupportedArchitectures")
+
+
 class InstanceType(Words):
     """What EC2 itself tells of an instance type: its GPUs, Amazon's own chips, or others for inference."""
 
     instance_type: str = Field(alias="InstanceType", min_length=1)
+    vcpus: _Vcpus = Field(_Vcpus(), alias="VCpuInfo")
+    main_memory: _Memory = Field(_Memory(), alias="MemoryInfo")
+    storage: _Storage = Field(_Storage(), alias="InstanceStorageInfo")
+    network: _Network = Field(_Network(), alias="NetworkInfo")
+    groups: _Strategies = Field(_Strategies(), alias="PlacementGroupInfo")
+    processor: _Processor = Field(_Processor(), alias="ProcessorInfo")
+    usage: tuple[str, ...] = Field((), alias="SupportedUsageClasses")
     gpus: _Gpus | None = Field(None, alias="GpuInfo")
     neuron: _Neuron | None = Field(None, alias="NeuronInfo")
     inference: _Inference | None = Field(None, alias="InferenceAcceleratorInfo")
@@ -121,6 +150,133 @@ class PastPrice(Words):
     product: str = Field(alias="ProductDescription")
     usd: Decimal = Field(alias="SpotPrice", gt=0)
     since: AwareDatetime = Field(alias="Timestamp")
+
+
+class _Attributes(Words):
+    instance_type: str = Field(alias="instanceType", min_length=1)
+    region: str = Field(alias="regionCode", min_length=1)
+
+
+class _Product(Words):
+    attributes: _Attributes
+
+
+class _Dimension(Words):
+    unit: str
+    prices: dict[str, Decimal] = Field(alias="pricePerUnit")
+
+
+class _Term(Words):
+    dimensions: dict[str, _Dimension] = Field(alias="priceDimensions")
+
+
+class _Terms(Words):
+    on_demand: dict[str, _Term] = Field({}, alias="OnDemand")
+
+
+class Product(Words):
+    """One line of what GetProducts tells: an instance type in a region, and what an hour of it costs."""
+
+    product: _Product
+    terms: _Terms
+
+    @property
+    def usd(self) -> Decimal | None:
+        """The dearest price for an hour in dollars; ``None`` where it is sold in other ways only."""
+        told = (
+            dimension.prices["USD"]
+            for term in self.terms.on_demand.values()
+            for dimension in term.dimensions.values()
+            if dimension.unit == HOURS and "USD" in dimension.prices
+        )
+        return max((usd for usd in told if usd.is_finite() and usd > 0), default=None)
+
+
+class _Tag(Words):
+    key: str = Field(alias="Key")
+    value: str = Field("", alias="Value")
+
+
+class _State(Words):
+    name: str = Field(alias="Name")
+
+
+class _Reason(Words):
+    code: str = Field(default="", alias="Code")
+
+
+class _Placement(Words):
+    zone: str | None = Field(default=None, alias="AvailabilityZone")
+    group: str = Field(default="", alias="GroupName")
+
+
+class _Ipv6(Words):
+    address: str = Field(alias="Ipv6Address")
+
+
+class _Interface(Words):
+    ipv6: tuple[_Ipv6, ...] = Field((), alias="Ipv6Addresses")
+
+
+class _Group(Words):
+    id: str = Field("", alias="GroupId")
+
+
+class Machine(Words):
+    """An instance, as DescribeInstances and RunInstances tell it."""
+
+    id: str = Field(alias="InstanceId", min_length=1)
+    instance_type: str | None = Field(None, alias="InstanceType")
+    state: _State = Field(alias="State")
+    reason: _Reason = Field(_Reason(), alias="StateReason")
+    tagged: tuple[_Tag, ...] = Field((), alias="Tags")
+    launched_at: AwareDatetime | None = Field(None, alias="LaunchTime")
+    public_address: str | None = Field(None, alias="PublicIpAddress")
+    private_address: str | None = Field(None, alias="PrivateIpAddress")
+    secured_by: tuple[_Group, ...] = Field((), alias="SecurityGroups")
+    interfaces: tuple[_Interface, ...] = Field((), alias="NetworkInterfaces")
+    placement: _Placement = Field(_Placement(), alias="Placement")
+    lifecycle: str | None = Field(None, alias="InstanceLifecycle")
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags by their keys."""
+        return {tag.key: tag.value for tag in self.tagged}
+
+    @property
+    def groups(self) -> list[str]:
+        """The ids of its security groups."""
+        return [group.id for group in self.secured_by]
+
+    @property
+    def address(self) -> str | None:
+        """Where the world reaches it: by IPv4 if it can, else by IPv6."""
+        ipv6 = (each.address for interface in self.interfaces for each in interface.ipv6)
+        return self.public_address or next(ipv6, None)
+
+
+class _Ebs(Words):
+    size_gib: int | None = Field(default=None, alias="VolumeSize")
+
+
+class _Mapping(Words):
+    device: str | None = Field(None, alias="DeviceName")
+    ebs: _Ebs = Field(_Ebs(), alias="Ebs")
+
+
+class Image(Words):
+    """An AMI, as DescribeImages tells it."""
+
+    id: str = Field(alias="ImageId", min_length=1)
+    name: str = Field("", alias="Name")
+    root_device: str = Field(alias="RootDeviceName", min_length=1)
+    mappings: tuple[_Mapping, ...] = Field((), alias="BlockDeviceMappings")
+
+    @property
+    def size_gib(self) -> int:
+        """How large its root volume is at least; 0 when it is not told."""
+        sizes = (each.ebs.size_gib for each in self.mappings if each.device == self.root_device)
+        return next(sizes, None) or 0
 
 
 class PriceList(Words):
@@ -173,12 +329,12 @@ class _Size(Words):
     columns: tuple[_Column, ...] = Field(alias="valueColumns")
 
 
-class _Group(Words):
+class _UsageGroup(Words):
     sizes: tuple[Any, ...]
 
 
 class _SpotRegion(Words):
-    groups: tuple[_Group, ...] = Field(alias="instanceTypes")
+    groups: tuple[_UsageGroup, ...] = Field(alias="instanceTypes")
 
 
 class _Range(Words):

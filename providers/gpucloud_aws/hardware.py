@@ -81,6 +81,9 @@ def described(line: Line) -> dict[str, Any] | None:
 def chips(kind: InstanceType) -> tuple[Gpu, int] | None:
     """Which accelerator is in an instance type, and how many; ``None`` without, or with a part of one."""
     device = next(iter(kind.devices), None)
+    if device is None and (told := CHIPS.get(kind.instance_type)):
+        # EC2 leaves out what is in a trn1.32xlarge.
+        return _gpu(kind.instance_type, None), told
     # An instance with a part of a GPU has none, as EC2 counts.
     if device is None or not device.count:
         return None
@@ -96,6 +99,11 @@ def _gpu(instance_type: str, memory_gib: Decimal | None, otherwise: str = "") ->
     return known or named(FAMILIES.get(family) or otherwise or family, memory_gib=memory_gib)
 
 
+def disk_of(size_gb: Decimal | int | None) -> Decimal | None:
+    """The disks of an instance in GiB, of Amazon's figure in GB; ``None`` without any."""
+    return round(Decimal(size_gb) * _GB, 1) or None if size_gb else None
+
+
 def _number(match: re.Match[str] | None) -> Decimal | None:
     number = Decimal(match[1].replace(",", "")) if match else Decimal(0)
     return number or None
@@ -107,4 +115,4 @@ def _disk(storage: str) -> Decimal | None:
     if not match:
         return None
     size = Decimal(match[2].replace(",", "")) * (1000 if match[3] == "TB" else 1)
-    return round(int(match[1] or 1) * size * _GB, 1) or None
+    return disk_of(int(match[1] or 1) * size)

@@ -52,7 +52,7 @@ def read(account: Account, regions: Mapping[str, bool], since: datetime) -> list
     A region that refuses the credentials which others take is not open to the account; then it is left out,
     unless it was named in full, as ``regions`` says. Raises what asking a region raises.
     """
-    account.check()
+    account.check("past Spot prices are told only to who has an account")
     clients = {region: account.ec2(region) for region in regions}
     answers = run_all(
         {region: partial(_prices, account, region, client, since) for region, client in clients.items()}

@@ -1,165 +1,330 @@
-"""Azure's retail prices as offers."""
+"""Azure in our words."""
 
 from __future__ import annotations
 
 import logging
-import re
-from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from gpucloud.catalog.names import normalise
-from gpucloud.errors import NotFound
-from gpucloud.http import Tell, untold
-from gpucloud.model import Market, Offer, utcnow
-from gpucloud.provider import Adapter, Published
-from gpucloud.replies import Progress, Rows, query_of
+from gpucloud.errors import NotFound, Rejected
+from gpucloud.model import (
+    Instance,
+    InstanceRef,
+    InstanceState,
+    Market,
+    Offer,
+    Requirements,
+    SideResource,
+    SshAddress,
+)
+from gpucloud.parallel import results, run_all
+from gpucloud.provider import (
+    Fuse,
+    Kind,
+    LaunchSpec,
+    Provider,
+    ProviderSettings,
+    Reach,
+    StoppedBilling,
+    Traits,
+)
+from gpucloud.replies import Rows
+from gpucloud_azure.account import Account, ResourceId, signed_in
+from gpucloud_azure.advice import Advice
+from gpucloud_azure.catalog import RetailPrices
+from gpucloud_azure.launch import UP, USER, Names, Rental
+from gpucloud_azure.network import Network
+from gpucloud_azure.stock import Stock
 
 if TYPE_CHECKING:
-    from gpucloud_azure.api import Row, Size
+    from gpucloud.http import HttpClient
+    from gpucloud_azure.account import Clients
+    from gpucloud_azure.api import Machine, Thing
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S: Final = 180
-"""How long a page is asked for again: who is refused is to stay away for a minute."""
-MOST_PAGES: Final = 20
-"""A region has a page or two of GPU prices; a list much longer than that does not end."""
+TOKEN: Final = "gpucloud-token"
+LEASE: Final = "%Y-%m-%dT%H:%M:%SZ"
 
-_DISTANT_PAST: Final = datetime.min.replace(tzinfo=UTC)
-_OTHER_PRODUCT: Final = re.compile(r"\b(Windows|Win|Dedicated|Cloud ?Services)\b", re.IGNORECASE)
-_LOW_PRIORITY: Final = re.compile(r"\bLow Priority\b", re.IGNORECASE)
-_SPOT: Final = re.compile(r"\bSpot\b", re.IGNORECASE)
-_VCPUS: Final = re.compile(r"Standard_[A-Z]+([0-9]+)", re.IGNORECASE)
+NOTICE: Final = """(unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
+u='http://169.254.169.254/metadata/scheduledevents?api-version=2020-07-01'
+curl -fs -m 1 -H 'Metadata: true' "$u" 2>/dev/null ||
+  wget -q -T 1 -t 1 -O - --header 'Metadata: true' "$u" 2>/dev/null) |
+  grep -q '"EventType" *: *"Preempt"'"""
+"""https://learn.microsoft.com/azure/virtual-machines/linux/scheduled-events: the first question turns the
+service on, which takes up to two minutes."""
+
+POWERS: Final = {
+    "running": InstanceState.RUNNING,
+    "starting": InstanceState.PENDING,
+    "stopping": InstanceState.STOPPING,
+    "deallocating": InstanceState.STOPPING,
+    "deallocated": InstanceState.STOPPED,
+}
+"""A machine that was powered off from within is ``stopped`` and bills in full, so to us it is not."""
 
 
-class Azure(Adapter):
+class Azure(RetailPrices, Provider):
     """Azure virtual machines."""
 
-    name = "azure"
-
-    def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
-        """One part for each region. ``west`` is every region that begins with it.
-
-        Without any ``regions`` those of the setting ``catalog_regions``, a list or a text with commas, else
-        some that most people want.
-        """
-        from gpucloud_azure.api import DEFAULT_REGIONS
-
-        wanted = regions or self.settings.names("catalog_regions") or DEFAULT_REGIONS
-        parts = [part for region in wanted for part in self._regions(region)]
-        return tuple(dict.fromkeys(parts))
-
-    def catalog(self, part: str, validator: str | None, tell: Tell) -> Published | None:
-        """Every size with whole GPUs in one region, on demand and spot; many pages have no edition."""
-        from gpucloud_azure.api import Row
-
-        now = utcnow()
-        rows = Rows(self.name).read(Row.model_validate, self._rows(part, tell))
-        return Published(list(self._offers(part, rows, now)))
-
-    def _regions(self, text: str) -> Sequence[str]:
-        """The regions that ``text`` names; Azure itself is asked for one that is not in the table yet."""
-        from gpucloud_azure.api import REGIONS
-
-        name = "".join(text.split()).lower()
-        if name in REGIONS:
-            return [name]
-        if begun := [region for region in REGIONS if name and region.startswith(name)]:
-            return begun
-        if re.fullmatch("[a-z0-9]+", name) and self._has_prices(name):
-            return [name]
-        raise NotFound(
-            f"{self.name} tells no prices of GPUs in {text!r}",
-            provider=self.name,
-            why="its list is empty there, which is all it says of a region that does not exist",
-            hint=f"its regions are {', '.join(sorted(REGIONS))}",
-        )
-
-    def _has_prices(self, region: str) -> bool:
-        with closing(self._rows(region, untold)) as rows:
-            return next(rows, None) is not None
-
-    def _rows(self, region: str, tell: Tell) -> Generator[Any]:
-        """The rows of all pages as they came; a page is asked for when it is needed."""
-        from gpucloud_azure.api import FILTER, PATH, URL, VERSION, Page
-
-        asked = {"api-version": VERSION, "$filter": FILTER.format(region=region)}
-        reply, progress, params = Rows(self.name), Progress(tell), asked
-        url = self.settings.table.get("catalog_url", URL)
-        with self.client(self.name, url, deadline_s=PATIENCE_S) as http:
-            for _ in range(MOST_PAGES):
-                edition = http.get_edition(PATH, params=params, tell=progress.told)
-                progress.next_request()
-                page = reply.envelope(Page.model_validate, edition and edition[0])
-                yield from page.items
-                if not page.items or not page.next_page_link:
-                    return
-                params = asked | reply.envelope(query_of, page.next_page_link)
-        raise reply.bad(f"there are more than {MOST_PAGES} pages of {region}")
-
-    def _offers(self, region: str, rows: Iterable[Row], now: datetime) -> Iterator[Offer]:
-        from gpucloud_azure.api import SIZES
-
-        meters: dict[tuple[str, Market], list[Row]] = defaultdict(list)
-        for row in rows:
-            if _counts(row, region, now):
-                market = Market.SPOT if _SPOT.search(row.meter_name) else Market.ON_DEMAND
-                meters[row.arm_sku_name.casefold(), market].append(row)
-        for (name, market), found in meters.items():
-            size, valid = SIZES.get(name), _in_force(found)
-            if size and valid:
-                yield self._offer(valid, size, market, now)
-            else:
-                why = "it has several prices" if size else "its GPUs are not known"
-                log.debug("%s: %s is left out in %s: %s", self.name, found[0].arm_sku_name, region, why)
-
-    def _offer(self, row: Row, size: Size, market: Market, now: datetime) -> Offer:
-        from gpucloud_azure.api import REGIONS
-
-        vcpus = _VCPUS.match(row.arm_sku_name)
-        return Offer(
-            provider=self.name,
-            instance_type=row.arm_sku_name,
-            market=market,
-            usd_per_hour=row.price,
-            amount=row.price,
-            as_of=now,
-            source="prices.azure.com",
-            confidence="published",
-            gpu=normalise(size.gpu, memory_gib=size.gpu_memory),
-            gpu_count=size.gpus,
-            region=row.arm_region_name,
-            country=REGIONS.get(row.arm_region_name),
-            vcpus=int(vcpus[1]) if vcpus else None,
-            memory_gib=Decimal(size.memory_gib),
-            interconnect=size.interconnect,
-        )
-
-
-def _counts(row: Row, region: str, now: datetime) -> bool:
-    """Whether it is what anybody pays now for an hour of Linux on a size in ``region``."""
-    from gpucloud_azure.api import CONSUMPTION, HOUR
-
-    return (
-        (row.type, row.unit_of_measure, row.currency_code) == (CONSUMPTION, HOUR, "USD")
-        and row.arm_region_name == region
-        and row.price > 0
-        and not _OTHER_PRODUCT.search(row.product_name)
-        and not _LOW_PRIORITY.search(row.meter_name)
-        and (row.effective_start_date is None or row.effective_start_date <= now)
-        and (row.effective_end_date is None or now <= row.effective_end_date)
+    name: ClassVar[str] = "azure"
+    traits = Traits(
+        kind=Kind.VM,
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        reach=Reach.SSH_KEY,
+        fuse=Fuse.CLIENT,
+        billing_grain_s=None,
+        billing_minimum_s=None,
+        billed_while_stopped=StoppedBilling.STORAGE,
+        name_length=64,
+        idempotent_launch=True,
+        listing_lag_s=30,
+        interruption_notice_s=30,
+        notice_probe=NOTICE,
+        plants_host_key=True,
+        console="https://portal.azure.com/#resource{id}",
+        end_command="az vm delete --yes --ids {id}",
+        firewalled=True,
     )
 
+    look_s: float = 20
+    """How long an order is looked at: Azure refuses most within seconds, and hardware is given as fast."""
 
-def _in_force(meters: Sequence[Row]) -> Row | None:
-    """Of the meters of one size the latest, those of its own region first; ``None`` if they disagree."""
-    newest = max(map(_rank, meters))
-    left = [row for row in meters if _rank(row) == newest]
-    return left[0] if len({row.price for row in left}) == 1 else None
+    def __init__(self, settings: ProviderSettings) -> None:
+        super().__init__(settings)
+        self._placements: dict[str, str] = {}
+
+    @classmethod
+    def configured(cls, settings: ProviderSettings) -> bool:
+        """When somebody is signed in by variables or ``az login``, or the settings name a subscription."""
+        return signed_in(settings)
+
+    @cached_property
+    def _account(self) -> Account:
+        return Account(self.settings, self.client)
+
+    @cached_property
+    def _stock(self) -> Stock:
+        return Stock(self._account, self.retail_offers)
+
+    def offers(self, requirements: Requirements) -> Iterable[Offer]:
+        """Every size with whole GPUs in every region, at retail prices, as far as quotas allow."""
+        return self._stock.offers(requirements)
+
+    def advise(self, offers: Sequence[Offer], nodes: int) -> Iterable[Offer]:
+        """Placement scores and eviction rates of spot offers."""
+        return list(Advice(self._account).of(offers, nodes))
+
+    def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
+        """Rent one. Looks at it for up to ``look_s``, because a refusal comes only after the order."""
+        with self._rental() as (http, _, rental):
+            sku = partial(self._stock.sku, http, offer.region or "", offer.instance_type)
+            machine = rental.make(offer, spec, sku)
+            return self._instance(machine, self._ssh(http, machine))
+
+    def get(self, ref: InstanceRef) -> Instance:
+        """One instance as it is now; why it failed, if it did, is in the log."""
+        with self._account.http() as http:
+            return self._found(http, self._named(ref))
+
+    def instances(self) -> Iterable[Instance]:
+        """Every machine with our tag, in all regions and resource groups."""
+        from gpucloud_azure.api import MACHINES
+
+        with self._account.http() as http:
+            named = [ResourceId.parse(thing.id) for thing in self._tagged(http, MACHINES)]
+            # Only when asked for one does Azure tell what a machine does.
+            tasks = {id: partial(self._seen, http, id) for id in named if id}
+            return [each for each in results(run_all(tasks)).values() if each]
+
+    def terminate(self, ref: InstanceRef) -> None:
+        """End one; its disk, interface and address go with it, and so does what a broken launch has left."""
+        if found := ResourceId.parse(ref.id):
+            with self._rental() as (_, _, rental):
+                rental.discard(found.group, Names(found.name))
+
+    def stop(self, ref: InstanceRef) -> None:
+        """Deallocate it: its disk and its address bill on."""
+        found = self._named(ref)
+        with self._account.clients() as clients, self._account.translated():
+            clients.compute.virtual_machines.begin_deallocate(found.group, found.name, polling=False)
+
+    def start(self, ref: InstanceRef) -> None:
+        """Start it again; there may be no hardware for it, which is looked for as at a launch."""
+        found = self._named(ref)
+        with self._rental() as (_, clients, rental):
+            with self._account.translated():
+                clients.compute.virtual_machines.begin_start(found.group, found.name, polling=False)
+            machine = rental.settled(found.group, found.name)
+            refused = rental.refused(machine) if machine else None
+            if refused:
+                # It is kept, and is to be nothing else than stopped.
+                self.stop(ref)
+                raise refused
+
+    def admit(self, ref: InstanceRef, networks: Sequence[str]) -> None:
+        """Let networks reach SSH of all machines in the region of an instance."""
+        instance = self.get(ref)
+        with self._account.http() as http, self._account.clients() as clients:
+            Network(self._account).let_in(http, clients, instance.ref.region or "", networks)
+
+    def side_resources(self) -> Iterable[SideResource]:
+        """Addresses, interfaces and disks that were made for an instance. An interface costs nothing."""
+        from gpucloud_azure.api import ADDRESS, DISK, INTERFACE, MACHINES
+
+        with self._account.http() as http:
+            kinds = (MACHINES, INTERFACE, ADDRESS)
+            tasks = {kind: partial(self._tagged, http, kind) for kind in kinds}
+            found = results(run_all({**tasks, DISK: partial(self._all, http, DISK)}))
+        tags = {Names.of(each.tags[TOKEN]).machine: each.tags for kind in kinds for each in found[kind]}
+        for kind in (INTERFACE, ADDRESS, DISK):
+            for thing in found[kind]:
+                # Azure makes the disk with the machine, and need not give it the tags.
+                known = thing.tags if TOKEN in thing.tags else tags.get(thing.name.removesuffix("-disk"))
+                if known:
+                    yield self._beside(kind, thing, known)
+
+    def remove(self, resource: SideResource) -> None:
+        """Delete one; what is still in use is left to who uses it."""
+        from gpucloud_azure.api import ADDRESS, DISK, INTERFACE
+
+        found = ResourceId.parse(resource.ref.id)
+        if found is None:
+            return
+        with self._account.clients() as clients, suppress(NotFound, Rejected), self._account.translated():
+            if resource.kind == INTERFACE:
+                clients.network.network_interfaces.begin_delete(found.group, found.name, polling=False)
+            elif resource.kind == ADDRESS:
+                clients.network.public_ip_addresses.begin_delete(found.group, found.name, polling=False)
+            elif resource.kind == DISK:
+                clients.compute.disks.begin_delete(found.group, found.name, polling=False)
+
+    def shared_resources(self) -> Iterable[SideResource]:
+        """Placement groups, networks, firewalls and the resource group that launches share."""
+        with self._account.http() as http:
+            return list(Network(self._account).listed(http))
+
+    def remove_shared(self, resource: SideResource) -> None:
+        """Delete one; raises ``Rejected`` while something is in it."""
+        with self._account.http() as http, self._account.clients() as clients:
+            Network(self._account).remove(http, clients, resource)
+
+    @contextmanager
+    def _rental(self) -> Iterator[tuple[HttpClient, Clients, Rental]]:
+        with self._account.http() as http, self._account.clients() as clients:
+            yield http, clients, Rental(self._account, http, clients, self.look_s, self._placements)
+
+    def _named(self, ref: InstanceRef) -> ResourceId:
+        found = ResourceId.parse(ref.id)
+        if found is None:
+            raise NotFound(f"{self.name} has no instance {ref.id}", provider=self.name)
+        return found
+
+    def _seen(self, http: HttpClient, found: ResourceId) -> Instance | None:
+        """One that was listed; ``None`` when it has gone since."""
+        with suppress(NotFound):
+            return self._found(http, found)
+        return None
+
+    def _found(self, http: HttpClient, found: ResourceId) -> Instance:
+        from gpucloud_azure.api import COMPUTE, Machine
+
+        where = self._account.vm_id(found.group, found.name)
+        body = http.get(where, params={"api-version": COMPUTE, "$expand": "instanceView"})
+        machine = Rows(self.name).envelope(Machine.model_validate, body)
+        return self._instance(machine, self._ssh(http, machine))
+
+    def _ssh(self, http: HttpClient, machine: Machine) -> SshAddress | None:
+        """Where SSH answers; with its address in the network where it is one of several nodes."""
+        from gpucloud_azure.api import ADDRESS, INTERFACE
+
+        found = ResourceId.parse(machine.id)
+        if found is None:
+            return None
+        names = Names(found.name)
+        public = self._part(http, found.group, ADDRESS, names.address)
+        if public is None or not public.properties.ip_address:
+            return None
+        inside = None
+        if machine.properties.proximity_placement_group:
+            interface = self._part(http, found.group, INTERFACE, names.interface)
+            listed = interface.properties.ip_configurations if interface else []
+            inside = next((each.properties.private_address for each in listed), None)
+        return SshAddress(public.properties.ip_address, user=USER, inside=inside)
+
+    def _part(self, http: HttpClient, group: str, kind: str, name: str) -> Thing | None:
+        """Something that was made for an instance; ``None`` when it is not there."""
+        from gpucloud_azure.api import NETWORK, Thing
+
+        path = self._account.path(f"resourceGroups/{group}/providers/{kind}/{name}")
+        with suppress(NotFound):
+            body = http.get(path, params={"api-version": NETWORK})
+            return Rows(self.name).envelope(Thing.model_validate, body)
+        return None
+
+    def _all(self, http: HttpClient, kind: str) -> list[Thing]:
+        """Everything of one type in the account."""
+        from gpucloud_azure.api import VERSIONS, Thing
+
+        path = self._account.path(f"providers/{kind}")
+        rows = self._account.rows(http, path, **{"api-version": VERSIONS[kind]})
+        # A row that cannot be read might be of an instance that bills.
+        return [Rows(self.name).envelope(Thing.model_validate, row) for row in rows]
+
+    def _tagged(self, http: HttpClient, kind: str) -> list[Thing]:
+        return [thing for thing in self._all(http, kind) if TOKEN in thing.tags]
+
+    def _beside(self, kind: str, thing: Thing, tags: dict[str, str]) -> SideResource:
+        return SideResource(
+            provider=self.name,
+            kind=kind,
+            ref=InstanceRef(thing.id, thing.location),
+            token=tags.get(TOKEN),
+            cluster=tags.get("gpucloud-name"),
+            owner=tags.get("gpucloud-owner"),
+        )
+
+    def _instance(self, machine: Machine, ssh: SshAddress | None) -> Instance:
+        tags, properties = machine.tags, machine.properties
+        found = ResourceId.parse(machine.id)
+        rank, lease = tags.get("gpucloud-rank", ""), tags.get("gpucloud-lease")
+        return Instance(
+            provider=self.name,
+            ref=InstanceRef(
+                self._account.vm_id(found.group, machine.name) if found else machine.id, machine.location
+            ),
+            state=_state(machine),
+            token=tags.get(TOKEN),
+            cluster=tags.get("gpucloud-name"),
+            rank=int(rank) if rank.isdecimal() else None,
+            owner=tags.get("gpucloud-owner"),
+            ssh=ssh,
+            created_at=properties.time_created,
+            instance_type=properties.hardware_profile.vm_size,
+            market=Market.SPOT if properties.priority == "Spot" else Market.ON_DEMAND,
+            expires_at=_moment(lease) if lease else None,
+        )
 
 
-def _rank(row: Row) -> tuple[bool, datetime]:
-    return row.is_primary_meter_region, row.effective_start_date or _DISTANT_PAST
+def _state(machine: Machine) -> InstanceState:
+    provisioning, failure = machine.properties.provisioning_state, machine.failure
+    if provisioning == "Deleting":
+        return InstanceState.TERMINATING
+    if failure:
+        log.warning("%s: %s failed: %s %s", Azure.name, machine.name, failure.code, failure.message)
+        if machine.power not in UP:
+            return InstanceState.FAILED
+    if machine.power == "stopped":
+        log.warning("%s: %s was powered off from within, and bills in full", Azure.name, machine.name)
+    if not machine.power and provisioning in {"Creating", "Updating"}:
+        return InstanceState.PENDING
+    return POWERS.get(machine.power, InstanceState.UNKNOWN)
+
+
+def _moment(text: str) -> datetime | None:
+    with suppress(ValueError):
+        return datetime.strptime(text, LEASE).replace(tzinfo=UTC)
+    return None

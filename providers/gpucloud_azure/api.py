@@ -1,4 +1,8 @@
-"""Azure's words: where its retail prices are, what it says of one, and what its pages say of the sizes."""
+"""Azure's words: its retail prices, what its pages say of the sizes, and what Resource Manager tells.
+
+Versions of the interfaces as of November 2026: https://learn.microsoft.com/rest/api/compute/,
+https://learn.microsoft.com/rest/api/virtualnetwork/ and https://learn.microsoft.com/rest/api/resources/.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel, to_pascal
 
 URL: Final = "https://prices.azure.com"
@@ -174,3 +178,269 @@ class Page(BaseModel):
 
     items: list[Any]
     next_page_link: str | None = None
+
+
+# -- Resource Manager ----------------------------------------------------------------------------------
+
+COMPUTE: Final = "2025-04-01"
+DISKS: Final = "2025-01-02"
+GRAPH: Final = "2022-10-01"
+NETWORK: Final = "2024-07-01"
+RESOURCES: Final = "2022-09-01"
+SCORES: Final = "2025-06-05"
+SKUS: Final = "2021-07-01"
+"""The later version of sizes says nothing more that matters here."""
+
+MACHINES: Final = "Microsoft.Compute/virtualMachines"
+DISK: Final = "Microsoft.Compute/disks"
+PLACEMENT: Final = "Microsoft.Compute/proximityPlacementGroups"
+ADDRESS: Final = "Microsoft.Network/publicIPAddresses"
+INTERFACE: Final = "Microsoft.Network/networkInterfaces"
+SECURITY: Final = "Microsoft.Network/networkSecurityGroups"
+NETWORKS: Final = "Microsoft.Network/virtualNetworks"
+GROUP: Final = "Microsoft.Resources/resourceGroups"
+
+VERSIONS: Final = {
+    MACHINES: COMPUTE,
+    DISK: DISKS,
+    PLACEMENT: COMPUTE,
+    ADDRESS: NETWORK,
+    INTERFACE: NETWORK,
+    SECURITY: NETWORK,
+    NETWORKS: NETWORK,
+}
+"""By which version each type is read."""
+
+EVICTIONS: Final = """SpotResources
+| where type =~ 'microsoft.compute/skuspotevictionrate/location'
+| where sku.name in~ ({sizes}) and location in~ ({regions})
+| project size = tostring(sku.name), region = location, rate = tostring(properties.evictionRate)"""
+"""What share of machines is taken back within an hour, such as "5-10", by what the last week or month saw:
+https://learn.microsoft.com/azure/virtual-machines/spot-vms"""
+
+
+def _listed(value: Any) -> Any:
+    """Azure writes null where there is nothing in a list."""
+    return [] if value is None else value
+
+
+def _tagged(value: Any) -> Any:
+    return {} if value is None else value
+
+
+_Tags = Annotated[dict[str, str], BeforeValidator(_tagged)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+class Listing(_Wire):
+    """Some rows, each to be read for itself, and the whole address of the next page, if there is one."""
+
+    value: list[Any]
+    next_link: str | None = None
+
+
+class Capability(_Wire):
+    """One thing that a size has, as text."""
+
+    name: str
+    value: str
+
+
+class Restriction(_Wire):
+    """Why a size cannot be used; ``type`` is ``Location`` or ``Zone``."""
+
+    type: str
+    reason_code: str = ""
+
+
+class Sku(_Wire):
+    """A size as it is offered in one region."""
+
+    name: str
+    family: str = ""
+    capabilities: Annotated[list[Capability], BeforeValidator(_listed)] = []
+    restrictions: Annotated[list[Restriction], BeforeValidator(_listed)] = []
+
+    def has(self, capability: str) -> str:
+        """What it says under a name; empty when it says nothing."""
+        return next((each.value for each in self.capabilities if each.name == capability), "")
+
+    def number(self, capability: str) -> Decimal | None:
+        """The same as a number above zero; ``None`` when it is none."""
+        try:
+            value = Decimal(self.has(capability))
+        except ArithmeticError:
+            return None
+        return value if value.is_finite() and value > 0 else None
+
+    def can(self, capability: str) -> bool:
+        """Whether it says True."""
+        return self.has(capability).lower() == "true"
+
+    @property
+    def refused(self) -> set[str]:
+        """Why it cannot be used anywhere in the region, in Azure's words."""
+        return {each.reason_code for each in self.restrictions if each.type == "Location"}
+
+
+class UsageName(_Wire):
+    """What is counted."""
+
+    value: str
+
+
+class Usage(_Wire):
+    """How many vCPUs of a family, or in all, are in use in a region, and how many may be."""
+
+    name: UsageName
+    current_value: int
+    limit: int
+
+
+class Status(_Wire):
+    """One line of what an instance does, such as ``PowerState/running``."""
+
+    code: str = ""
+    message: str = ""
+
+
+class InstanceView(_Wire):
+    """What an instance does."""
+
+    statuses: Annotated[list[Status], BeforeValidator(_listed)] = []
+
+
+class Hardware(_Wire):
+    """Which size it has."""
+
+    vm_size: str | None = None
+
+
+class Link(_Wire):
+    """Another thing, by its name."""
+
+    id: str
+
+
+class MachineProperties(_Wire):
+    """What is asked of a machine, and what became of it."""
+
+    provisioning_state: str = ""
+    hardware_profile: Hardware = Hardware()
+    priority: str = "Regular"
+    time_created: _Time | None = None
+    instance_view: InstanceView = InstanceView()
+    proximity_placement_group: Link | None = None
+
+
+class Machine(_Wire):
+    """A virtual machine."""
+
+    id: str
+    name: str
+    location: str
+    tags: _Tags = {}
+    properties: MachineProperties = MachineProperties()
+
+    @property
+    def power(self) -> str:
+        """Such as ``running``; empty before it has begun to start."""
+        return next((code[11:] for code in self._codes if code.startswith("PowerState/")), "")
+
+    @property
+    def failure(self) -> Status | None:
+        """Why it could not be made, started or changed; the code is Azure's own word for it."""
+        if self.properties.provisioning_state != "Failed":
+            return None
+        told = (each for each in self.properties.instance_view.statuses if "/failed" in each.code)
+        last = next(told, Status())
+        return Status(code=last.code.rpartition("/failed")[2].strip("/"), message=last.message)
+
+    @property
+    def _codes(self) -> list[str]:
+        return [each.code for each in self.properties.instance_view.statuses]
+
+
+class RuleProperties(_Wire):
+    """Where in the order of rules it is."""
+
+    priority: int
+    direction: str
+
+
+class Rule(_Wire):
+    """A rule of a security group."""
+
+    name: str
+    properties: RuleProperties
+
+
+class IpProperties(_Wire):
+    """Where an interface is in its network."""
+
+    private_address: str | None = Field(default=None, alias="privateIPAddress")
+
+
+class IpConfiguration(_Wire):
+    """One address of an interface."""
+
+    properties: IpProperties = IpProperties()
+
+
+class ThingProperties(_Wire):
+    """What of other things matters: addresses and rules."""
+
+    ip_address: str | None = None
+    ip_configurations: Annotated[list[IpConfiguration], BeforeValidator(_listed)] = []
+    security_rules: Annotated[list[Rule], BeforeValidator(_listed)] = []
+
+
+class Thing(_Wire):
+    """Anything else that has a name and tags."""
+
+    id: str
+    name: str
+    type: str = ""
+    location: str = ""
+    managed_by: str | None = None
+    tags: _Tags = {}
+    properties: ThingProperties = ThingProperties()
+
+
+class ImageName(_Wire):
+    """An offer of a publisher, or a kind of it."""
+
+    name: str
+
+
+class Score(_Wire):
+    """How likely spot machines are to be had, in a word, and whether the quota suffices."""
+
+    region: str
+    sku: str
+    score: str
+    is_quota_available: bool | None = None
+
+
+class Scores(_Wire):
+    """What the recommender answers."""
+
+    placement_scores: list[Any]
+
+
+class EvictionRate(_Wire):
+    """How often a size is taken back in a region within an hour: ``0-5`` or ``20+`` per cent."""
+
+    size: str
+    region: str
+    rate: str
+
+
+class GraphReply(_Wire):
+    """What Resource Graph found; more of it follows under the token."""
+
+    data: list[Any]
+    skip_token: str | None = Field(default=None, alias="$skipToken")

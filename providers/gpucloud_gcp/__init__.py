@@ -1,26 +1,40 @@
-"""Google Cloud: what spot virtual machines with built-in GPUs have cost.
+"""Google Cloud: virtual machines with GPUs, on demand and spot, and what spot machines have cost.
 
-What it tells: the spot price of every machine type with accelerators of its own (series A2, A3, A4, G2, G4
-and those that follow), region by region, each as of the moment from which on it held.
+What it rents: every machine type with accelerators of its own (series A2, A3, A4, G2, G4 and those that
+follow), in each zone, and ``n1-standard-4``, ``-8`` and ``-16`` with one T4, P4, V100 or P100 attached, which
+are called ``n1-standard-8+nvidia-tesla-t4``. An instance is found again by its labels; what they cannot hold
+is in its metadata, where tags are as they were written.
 
-- The prices: https://docs.cloud.google.com/compute/docs/reference/rest/v1/advice/capacityHistory, in words at
+- The login is a file: that which GOOGLE_APPLICATION_CREDENTIALS names, or that of ``gcloud auth
+  application-default login``; the metadata server is never asked. The project is that of the setting
+  ``project``, of GOOGLE_CLOUD_PROJECT, or of the file.
+- Prices on demand are the sums of parts in the public price list, for which the Cloud Billing API must be on:
+  https://docs.cloud.google.com/billing/docs/reference/rest/v1/services.skus/list. Those of spot machines are
+  told as a whole, region by region, and not for attached GPUs:
+  https://docs.cloud.google.com/compute/docs/reference/rest/v1/advice/capacityHistory, in words at
   https://docs.cloud.google.com/compute/docs/instances/view-spot-preemption-price. It is asked by POST and
-  changes nothing. ``listPrice`` is the price of the Spot VM, that is of the whole machine with its
-  accelerators, for an hour, in units and nanos (10^-9) of a currency. It is that of a region; the past year
-  is told. A time for which Google has no data is not told.
+  changes nothing. The past year is told. A time for which Google has no data is not told.
 - ``preemptionRate`` is a share from 0 to 1: spot machines preempted in a day by those that stopped running
-  on that day. That is no chance for an hour, and is passed on as it is.
-- N1 machines to which GPUs are attached, custom machine types and TPUs are not told there.
-- The machines: ``machineTypes.aggregatedList``. Only names that begin with a or g and a digit are asked for,
-  the series of https://docs.cloud.google.com/compute/docs/accelerator-optimized-machines; all others have
-  no GPUs of their own. ``memoryMb`` is MiB: 87040 for a machine of 85 GB.
-- Nothing is told without credentials. They come from the file that GOOGLE_APPLICATION_CREDENTIALS names, or
-  from that of ``gcloud auth application-default login``; the metadata server is never asked. The account
-  needs the permissions ``compute.machineTypes.list``, ``compute.regions.get`` and
-  ``compute.advice.capacityHistory``: the role "Compute Viewer" has them.
+  on that day. That is no chance for an hour, and is passed on as it is. So is ``obtainability``, which
+  Google calls high from 0.7 on: https://docs.cloud.google.com/compute/docs/instances/view-vm-availability.
+- Most refusals come after the request was accepted, inside its operation, within seconds; a launch waits for
+  them for ten. One that comes later is told with the instance that is not there.
+- A lease becomes ``maxRunDuration``, after which Google deletes the machine, from 30 seconds to 120 days. It
+  can be changed only while the machine is stopped:
+  https://docs.cloud.google.com/compute/docs/reference/rest/v1/instances/setScheduling.
+- Launches share the network ``gpucloud`` and the rules of its firewall; see ``network``.
+- An instance that says TERMINATED is stopped; what was deleted is no longer told. To stop a machine loses
+  what is on the local disks that it brought along.
+- TPUs, custom machine types, reservations and flex-start are not rented here.
+- The machines: ``machineTypes.aggregatedList``. For the past only names that begin with a or g and a digit
+  are asked for, the series of https://docs.cloud.google.com/compute/docs/accelerator-optimized-machines.
+  ``memoryMb`` is MiB: 87040 for a machine of 85 GB.
+- To look takes the role "Compute Viewer", to rent "Compute Instance Admin (v1)" and, for the network,
+  "Compute Security Admin" and "Compute Network Admin". A permission that is missing for one list is named in
+  the log.
 - Too many requests are told as 429, and as 403 with the reason ``rateLimitExceeded``.
 
-Facts as of November 2026 (compute.v1, revision 20261106).
+Facts as of November 2026 (compute.v1, revision 20261106; cloudbilling.v1, revision 20260901).
 """
 
 from gpucloud_gcp.adapter import Gcp

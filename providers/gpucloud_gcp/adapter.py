@@ -1,260 +1,380 @@
-"""Google's past spot prices as offers."""
+"""Google Cloud in our words: each verb loads what it needs of Google's."""
 
 from __future__ import annotations
 
-import logging
-import re
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
-from functools import partial
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
-from gpucloud.catalog.currencies import to_usd
-from gpucloud.catalog.names import named
-from gpucloud.errors import BadReply, NotFound, ProviderError, RateLimited, Rejected
-from gpucloud.http import HttpClient
-from gpucloud.model import Gpu, Market, Offer, utcnow
-from gpucloud.parallel import results, run_all
-from gpucloud.provider import Adapter
-from gpucloud.replies import Rows
+from gpucloud.errors import NotFound, Rejected
+from gpucloud.model import (
+    Instance,
+    InstanceRef,
+    InstanceState,
+    Market,
+    Offer,
+    Requirements,
+    SideResource,
+    SshAddress,
+)
+from gpucloud.provider import (
+    Fuse,
+    Kind,
+    LaunchSpec,
+    Provider,
+    ProviderSettings,
+    Reach,
+    StoppedBilling,
+    Traits,
+)
+from gpucloud_gcp.history import PastPrices
 
 if TYPE_CHECKING:
-    from gpucloud_gcp.api import MachineType, Preemption, Price
+    from gpucloud_gcp import api
+    from gpucloud_gcp.account import Account
+    from gpucloud_gcp.sdk import Changes, Place
 
-log = logging.getLogger(__name__)
+LOGIN_USER: Final = "ubuntu"
+"""Whom cloud-init lets in on the images that are chosen here."""
 
-AT_ONCE: Final = 4
-"""So many requests are under way at a time."""
+DISK: Final = "disk"
+POLICY: Final = "placement policy"
+LEASE: Final = "%Y-%m-%dT%H:%M:%SZ"
+PREEMPTED: Final = "compute.instances.preempted"
 
-MIB_IN_GIB: Final = 1024
+STATES: Final = {
+    "PENDING": InstanceState.PENDING,
+    "PROVISIONING": InstanceState.PENDING,
+    "STAGING": InstanceState.PENDING,
+    "RUNNING": InstanceState.RUNNING,
+    "PENDING_STOP": InstanceState.STOPPING,
+    # That of an instance that is being deleted, too.
+    "STOPPING": InstanceState.STOPPING,
+    "SUSPENDING": InstanceState.STOPPING,
+    "SUSPENDED": InstanceState.STOPPED,
+    "STOPPED": InstanceState.STOPPED,
+    "TERMINATED": InstanceState.STOPPED,
+    "DEPROVISIONING": InstanceState.TERMINATING,
+}
+"""Google says TERMINATED of an instance that is stopped and can be started; one that is gone is not told."""
+
+MARKETS: Final = {"SPOT": Market.SPOT, "STANDARD": Market.ON_DEMAND}
+
+NOTICE_PROBE: Final = """\
+at=http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance/preempted
+if command -v curl >/dev/null; then
+  curl -s -f -m 1 -H 'Metadata-Flavor: Google' "$at"
+else
+  wget -q -O - -T 1 -t 1 --header 'Metadata-Flavor: Google' "$at"
+fi 2>/dev/null | grep -q '^TRUE'"""
+"""https://docs.cloud.google.com/compute/docs/instances/create-use-spot (as of 2026-11-21)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Machine:
-    """One machine type in one region. ``memory_gib`` is what it has beside its GPUs."""
-
-    region: str
-    name: str
-    gpu: Gpu
-    gpu_count: int
-    vcpus: int | None
-    memory_gib: Decimal | None
-
-
-class Gcp(Adapter):
+class Gcp(PastPrices, Provider):
     """Google Cloud virtual machines."""
 
-    name = "gcp"
+    traits = Traits(
+        kind=Kind.VM,
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        reach=Reach.SSH_KEY,
+        fuse=Fuse.PROVIDER,
+        billing_grain_s=1,
+        billing_minimum_s=60,
+        billed_while_stopped=StoppedBilling.STORAGE,
+        name_length=63,
+        idempotent_launch=True,
+        listing_lag_s=15,
+        interruption_notice_s=30,
+        notice_probe=NOTICE_PROBE,
+        plants_host_key=True,
+        console="https://console.cloud.google.com/compute/instancesDetail/zones/{region}/instances/{id}",
+        end_command="gcloud compute instances delete {id} --zone {region}",
+        firewalled=True,
+    )
+    patience_s: float = 45
+    """How long a change is tried again while Google says "later"."""
+    refusal_s: float = 10
+    """How long a refusal inside an operation is waited for; most come within five seconds."""
 
-    def spot_history(self, since: datetime, regions: Sequence[str]) -> Iterable[Offer]:
-        """Every price of spot machines with built-in GPUs that held at some time since ``since``.
+    def __init__(self, settings: ProviderSettings) -> None:
+        super().__init__(settings)
+        self._grouped: dict[str, str] = {}
+        """Placement policies by the token of those whose instances were ended here."""
 
-        Each is in US dollars for an hour of the whole machine, as of the moment from which on it held: of the
-        one that held at ``since`` that is earlier. ``regions`` are names such as ``us-central1``; without any
-        those of the setting ``catalog_regions``, a list or a text with commas, else some that most people
-        want. A machine type of which Google tells nothing is left out.
+    @classmethod
+    def configured(cls, settings: ProviderSettings) -> bool:
+        """When Google's own login is there, or the settings name a project."""
+        from gpucloud_gcp.auth import found
 
-        Raises ``AuthError`` without credentials, for those that Google refuses and where its interface is
-        switched off, ``ConfigError`` without google-auth, ``NotFound`` for a region that does not exist,
-        ``RateLimited``, ``Unreachable``, ``Rejected`` or ``BadReply``.
+        return bool(settings.table.get("project")) or found(settings)
+
+    @cached_property
+    def _account(self) -> Account:
+        from gpucloud_gcp.account import Account
+
+        return Account(self.settings, self.client, self.refusal_s)
+
+    @property
+    def _changes(self) -> Changes:
+        from gpucloud_gcp.sdk import Changes
+
+        return Changes(self.name, self._account.who, self._account.url, self.patience_s)
+
+    # -- the five verbs ----------------------------------------------------------------------------
+
+    def offers(self, requirements: Requirements) -> Iterable[Offer]:
+        """Every machine with GPUs, in each zone and market, at the prices of this moment.
+
+        Those on demand cost what their parts do in Google's price list, spot machines what Google tells of
+        them as a whole. The setting ``regions`` leaves out all others.
         """
-        from gpucloud_gcp.api import URL
-        from gpucloud_gcp.auth import identify
+        from gpucloud_gcp.offers import offers
 
-        who, now = identify(self.settings), utcnow()
-        project = quote(who.project, safe=":")
-        url = self.settings.table.get("endpoint_url", URL)
-        with self.client(self.name, url, headers=who.headers, classify=self._too_often) as http:
-            machines = self._machines(http, project, self._wanted(regions))
-            return self._histories(http, project, machines, since, now)
+        return offers(self._account, requirements, self.settings.names("regions"), self.settings.rates)
 
-    def _wanted(self, regions: Sequence[str]) -> list[str]:
-        from gpucloud_gcp.api import DEFAULT_REGIONS
+    def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
+        """Rent one. Google may refuse inside the operation, for which this waits some seconds."""
+        from gpucloud_gcp.launch import launch
 
-        texts = regions or self.settings.names("catalog_regions") or DEFAULT_REGIONS
-        names = (text.strip().lower() for text in texts)
-        return list(dict.fromkeys(name for name in names if name))
+        return launch(self._account, self._changes, offer, spec)
 
-    def _too_often(self, status: int, body: Any) -> ProviderError | None:
-        """Google says "later" with the status of "never", too."""
-        from gpucloud_gcp.api import TOO_OFTEN, Failure
-
-        with suppress(ValueError):
-            if status == 403 and Failure.model_validate(body).reasons & TOO_OFTEN:
-                return RateLimited(f"{self.name} was asked too often", provider=self.name)
-        return None
-
-    def _machines(self, http: HttpClient, project: str, regions: Sequence[str]) -> list[_Machine]:
-        """Every machine type with GPUs, once in each region. Raises ``NotFound`` for an unknown region."""
-        rows = Rows(self.name)
-        listed = ((region, row) for region, row in self._rows(http, project, rows) if region in regions)
-        found = {(one.region, one.name): one for one in rows.read(_machine, listed)}
-        for region in regions:
-            if region not in {machine.region for machine in found.values()}:
-                self._check(http, project, region)
-        return list(found.values())
-
-    def _rows(self, http: HttpClient, project: str, rows: Rows) -> Iterator[tuple[str, object]]:
-        """All machine types as they came, each with its region."""
-        from gpucloud_gcp.api import ASKED, MACHINE_TYPES, Page
-
-        token, known = "", set[str]()
-        while token not in known:
-            known.add(token)
-            params = {**ASKED, **({"pageToken": token} if token else {})}
-            page = rows.envelope(
-                Page.model_validate, http.get(MACHINE_TYPES.format(project=project), params=params)
-            )
-            if page.unreachables:
-                log.debug("%s could not list all zones: %s", self.name, page.unreachables)
-            for scope, inside in page.items.items():
-                # A zone is a region, a hyphen and a letter.
-                region = scope.rpartition("/")[2].rpartition("-")[0]
-                yield from ((region, row) for row in inside.machine_types)
-            token = page.next_page_token
-            if not token:
-                return
-        raise rows.bad("the pages of machine types go in a circle")
-
-    def _check(self, http: HttpClient, project: str, region: str) -> None:
-        """Tell a region without GPUs from one that does not exist."""
-        from gpucloud_gcp.api import REGION
-
-        why = "it is not written like a region"
-        if re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", region):
-            try:
-                http.get(REGION.format(project=project, region=region))
-            except NotFound as error:
-                why = error.why
-            else:
-                log.debug("%s lists no machines with GPUs in %s", self.name, region)
-                return
-        raise NotFound(
-            f"{self.name} has no region {region!r}",
-            provider=self.name,
-            why=why,
-            hint="gcloud compute regions list",
-        )
-
-    def _histories(
-        self, http: HttpClient, project: str, machines: Sequence[_Machine], since: datetime, now: datetime
-    ) -> list[Offer]:
-        """The past of all machines, some at a time. What cannot be told of one is raised if none is told."""
-        read = partial(self._some, http, project, since=since, now=now)
-        shares = {first: partial(read, machines[first::AT_ONCE]) for first in range(AT_ONCE)}
-        told = [one for share in results(run_all(shares)).values() for one in share]
-        refused = [one for one in told if isinstance(one, ProviderError)]
-        if refused and len(refused) == len(told):
-            raise refused[0]
-        return [offer for one in told if isinstance(one, list) for offer in one]
-
-    def _some(
-        self, http: HttpClient, project: str, machines: Sequence[_Machine], since: datetime, now: datetime
-    ) -> list[list[Offer] | ProviderError]:
-        """For each machine its offers, or why there are none. Raises what would befall the others as well."""
-        told: list[list[Offer] | ProviderError] = []
-        for machine in machines:
-            try:
-                told.append(self._offers(machine, _ask(http, project, machine), since, now))
-            except (BadReply, NotFound, Rejected) as error:
-                log.debug("%s: %s is left out in %s: %s", self.name, machine.name, machine.region, error.why)
-                told.append(error)
+    def get(self, ref: InstanceRef) -> Instance:
+        """One instance. Of one that is not there ``NotFound`` says why, if Google tells."""
+        machine = self._machine(ref)
+        told = self._instance(machine)
+        over = told.state in {InstanceState.STOPPING, InstanceState.STOPPED}
+        if over and told.market is Market.SPOT and self._taken_back(machine):
+            return self._instance(machine, interrupted=True)
         return told
 
-    def _offers(self, machine: _Machine, body: object, since: datetime, now: datetime) -> list[Offer]:
-        """An offer for each price that held since ``since``. Raises ``BadReply``."""
-        from gpucloud_gcp.api import History, Price
+    def instances(self) -> Iterable[Instance]:
+        """All of the project that carry our labels, in every zone."""
+        return [self._instance(machine) for machine in self._ours()]
 
-        rows = Rows(self.name)
-        past = rows.envelope(History.model_validate, body)
-        zone = re.search("(?:^|/)zones/([^/]+)$", past.location)
-        rates = _rates(past.preemption_history, now)
+    def terminate(self, ref: InstanceRef) -> None:
+        """Delete one with its disk; without an instance the disk that a failed launch may have left.
 
-        def offer(row: object) -> Offer | None:
-            price = Price.model_validate(row)
-            if price.interval.start_time > now or not price.interval.reaches(since, None):
-                return None
-            return self._offer(machine, zone[1] if zone else None, price, rates)
+        The placement policy of its group can be deleted once nothing uses it, and is then told as something
+        beside the instance.
+        """
+        try:
+            machine = self._machine(ref, explain=False)
+        except NotFound:
+            if ref.region:
+                self._delete_disk(ref.id, ref.region)
+            return
+        tags, policies = _tags(machine), machine.resource_policies
+        if policies and "gpucloud-token" in tags:
+            self._grouped[tags["gpucloud-token"]] = _last(policies[0])
+        with suppress(NotFound):
+            self._act("delete", machine)
 
-        return rows.read(offer, past.price_history)
+    # -- abilities ---------------------------------------------------------------------------------
 
-    def _offer(
-        self, machine: _Machine, zone: str | None, price: Price, rates: Sequence[Preemption]
-    ) -> Offer | None:
-        """A price as an offer, ``None`` where none is told. Raises ``ValueError`` for an unknown currency."""
-        money = price.list_price
-        if money is None or money.amount <= 0:
-            return None
-        return Offer(
+    def stop(self, ref: InstanceRef) -> None:
+        """Stop one: from then on its disk bills. What is on the local disks of the machine is lost."""
+        machine = self._machine(ref)
+        if STATES.get(machine.status) is not InstanceState.STOPPED:
+            scratch = any(disk.type == "SCRATCH" for disk in machine.disks)
+            self._act("stop", machine, **({"discard_local_ssd": True} if scratch else {}))
+
+    def start(self, ref: InstanceRef) -> None:
+        """Start one again. Google may refuse inside the operation, for which this waits some seconds."""
+        machine = self._machine(ref)
+        if STATES.get(machine.status) not in {InstanceState.RUNNING, InstanceState.PENDING}:
+            self._account.confirm(self._act("start", machine), f"zones/{_last(machine.zone)}")
+
+    def admit(self, ref: InstanceRef, networks: Sequence[str]) -> None:
+        """Let networks reach SSH of one instance: by rules of the firewall, and their tags on it."""
+        from gpucloud_gcp.network import admit
+
+        machine = self._machine(ref)
+        known, wanted = machine.tags.items, admit(self._account, self._changes, networks)
+        if not set(wanted) <= set(known):
+            # With the fingerprint Google refuses it when somebody else has changed them meanwhile.
+            tags = {"items": sorted({*known, *wanted}), "fingerprint": machine.tags.fingerprint}
+            operation = self._act("set_tags", machine, tags_resource=tags)
+            self._account.confirm(operation, f"zones/{_last(machine.zone)}")
+
+    def side_resources(self) -> Iterable[SideResource]:
+        """The disks of our instances, and the placement policies that no instance uses any more."""
+        from gpucloud_gcp import api
+
+        things = (
+            (scope, self._account.read(api.Thing, row))
+            for scope, row in self._account.all(api.DISKS, "labels.gpucloud-token:*")
+        )
+        for scope, thing in things:
+            yield from self._beside(DISK, thing, _last(scope))
+        yield from self._unused_policies()
+
+    def remove(self, resource: SideResource) -> None:
+        """Delete a disk or a placement policy."""
+        from gpucloud_gcp.sdk import Place
+
+        place = resource.ref.region or ""
+        if resource.kind == DISK:
+            self._delete_disk(resource.ref.id, place)
+        else:
+            with suppress(NotFound):
+                where = Place(region=place)
+                self._changes.act("ResourcePolicies", "ResourcePolicy", "delete", resource.ref.id, where)
+
+    def shared_resources(self) -> Iterable[SideResource]:
+        """The network and the rules of its firewall that launches made."""
+        from gpucloud_gcp.network import shared
+
+        return shared(self._account)
+
+    def remove_shared(self, resource: SideResource) -> None:
+        """Delete one that no instance of ours uses. Raises ``Rejected`` for others."""
+        from gpucloud_gcp.network import remove
+
+        remove(self._account, self._changes, resource, list(self._ours()))
+
+    def advise(self, offers: Sequence[Offer], nodes: int) -> Iterable[Offer]:
+        """How likely spot machines are to be had, and for how long, as Google estimates it."""
+        from gpucloud_gcp.offers import advice
+
+        return advice(self._account, offers, nodes)
+
+    # -- what they have in common ------------------------------------------------------------------
+
+    def _ours(self) -> Iterator[api.Machine]:
+        from gpucloud_gcp import api
+
+        for _, row in self._account.all(api.INSTANCES, "labels.gpucloud-token:*"):
+            yield self._account.read(api.Machine, row)
+
+    def _machine(self, ref: InstanceRef, *, explain: bool = True) -> api.Machine:
+        """Look one up. Raises ``NotFound``; to ``explain`` it takes another request."""
+        from gpucloud_gcp import api
+        from gpucloud_gcp.account import zone_of
+
+        zone = ref.region or zone_of(self._account, ref.id)
+        if zone is None:
+            raise NotFound(f"{self.name} knows no instance {ref.id}", provider=self.name)
+        try:
+            return self._account.one(api.Machine, api.INSTANCE, zone=zone, name=ref.id)
+        except NotFound as error:
+            fate = self._fate(zone, ref.id) if explain else ""
+            if not fate:
+                raise
+            raise NotFound(f"{self.name}: {fate}", provider=self.name, why=error.why) from error
+
+    def _fate(self, zone: str, name: str) -> str:
+        """Why there is no such instance, as far as operations tell."""
+        from gpucloud_gcp.account import past
+
+        for operation in past(self._account, zone, name):
+            refusal = self._account.refusal(operation)
+            if operation.operation_type == "insert" and refusal:
+                return f"it was never made, because of {refusal.vendor_code}"
+            if operation.operation_type == PREEMPTED:
+                return "it was taken back"
+        return ""
+
+    def _taken_back(self, machine: api.Machine) -> bool:
+        from gpucloud_gcp.account import past
+
+        done = past(self._account, _last(machine.zone), machine.name)
+        return any(operation.operation_type == PREEMPTED for operation in done)
+
+    def _act(self, verb: str, machine: api.Machine, **more: Any) -> str:
+        return self._changes.act("Instances", "Instance", verb, machine.name, self._place(machine), **more)
+
+    def _place(self, machine: api.Machine) -> Place:
+        from gpucloud_gcp.sdk import Place
+
+        return Place(zone=_last(machine.zone))
+
+    def _delete_disk(self, name: str, zone: str) -> None:
+        """Delete a disk, if there is one; that there is none is found out without the SDK.
+
+        One that an instance still uses stays, and goes on being listed.
+        """
+        from gpucloud_gcp import api
+        from gpucloud_gcp.errors import IN_USE
+        from gpucloud_gcp.sdk import Place
+
+        try:
+            self._account.one(api.Thing, api.DISK, zone=zone, name=name)
+            self._changes.act("Disks", "Disk", "delete", name, Place(zone=zone))
+        except (NotFound, Rejected) as error:
+            if isinstance(error, Rejected) and error.vendor_code not in IN_USE:
+                raise
+
+    def _unused_policies(self) -> Iterator[SideResource]:
+        """Each with the token of its maker, and with those of its group whose instances were ended here."""
+        from gpucloud_gcp import api
+
+        used = {_last(policy) for machine in self._ours() for policy in machine.resource_policies}
+        rows = self._account.all(api.POLICIES, "name eq 'gpucloud-.*'")
+        for scope, row in rows:
+            policy = self._account.read(api.Thing, row)
+            if policy.name not in used:
+                tokens = [token for token, name in self._grouped.items() if name == policy.name]
+                for token in tokens or [""]:
+                    yield from self._beside(POLICY, policy, _last(scope), token)
+
+    def _beside(self, kind: str, thing: api.Thing, place: str, token: str = "") -> Iterator[SideResource]:
+        tags = {**thing.labels, **_described(thing.description)}
+        if "gpucloud-token" in tags:
+            yield SideResource(
+                provider=self.name,
+                kind=kind,
+                ref=InstanceRef(thing.name, place),
+                token=token or tags.get("gpucloud-token"),
+                cluster=tags.get("gpucloud-name"),
+                owner=tags.get("gpucloud-owner"),
+            )
+
+    def _instance(self, machine: api.Machine, *, interrupted: bool = False) -> Instance:
+        tags = _tags(machine)
+        rank = tags.get("gpucloud-rank", "")
+        configs = [config for card in machine.network_interfaces for config in card.access_configs]
+        host = next((config.nat_ip for config in configs if config.nat_ip), None)
+        inside = next((card.network_ip for card in machine.network_interfaces), None)
+        return Instance(
             provider=self.name,
-            instance_type=machine.name,
-            market=Market.SPOT,
-            usd_per_hour=to_usd(money.amount, money.currency_code, self.settings.rates).usd,
-            currency=money.currency_code,
-            amount=money.amount,
-            as_of=price.interval.start_time,
-            source="compute.googleapis.com advice.capacityHistory",
-            confidence="history",
-            gpu=machine.gpu,
-            gpu_count=machine.gpu_count,
-            region=machine.region,
-            zone=zone,
-            vcpus=machine.vcpus,
-            memory_gib=machine.memory_gib,
-            availability_detail=_last_rate(price, rates),
+            ref=InstanceRef(machine.name, _last(machine.zone)),
+            state=STATES.get(machine.status, InstanceState.UNKNOWN),
+            token=tags.get("gpucloud-token"),
+            cluster=tags.get("gpucloud-name"),
+            rank=int(rank) if rank.isdecimal() else None,
+            owner=tags.get("gpucloud-owner"),
+            ssh=SshAddress(host, user=LOGIN_USER, inside=inside) if host else None,
+            created_at=machine.creation_timestamp,
+            instance_type=tags.get("gpucloud-type") or _last(machine.machine_type),
+            market=MARKETS.get(machine.scheduling.provisioning_model),
+            interrupted=interrupted,
+            expires_at=_lease(tags.get("gpucloud-lease", "")),
         )
 
 
-def _machine(listed: tuple[str, object]) -> _Machine | None:
-    """A machine with GPUs, ``None`` for one without. Raises ``ValueError`` when it cannot be understood."""
-    from gpucloud_gcp.api import MachineType
-
-    region, row = listed
-    kind = MachineType.model_validate(row)
-    if not kind.accelerators:
-        return None
-    gpu, count = _gpus(kind)
-    memory = kind.memory_mb / MIB_IN_GIB if kind.memory_mb else None
-    return _Machine(region, kind.name, gpu, count, kind.guest_cpus, memory)
+def _last(address: str) -> str:
+    """The name at the end of an address."""
+    return address.rpartition("/")[2]
 
 
-def _gpus(kind: MachineType) -> tuple[Gpu, int]:
-    from gpucloud_gcp.api import ACCELERATORS
-
-    first, *others = kind.accelerators
-    if others:
-        raise ValueError(f"{kind.name} has several kinds of accelerators")
-    text = first.guest_accelerator_type
-    return named(ACCELERATORS.get(text, text)), first.guest_accelerator_count
+def _tags(machine: api.Machine) -> dict[str, str]:
+    """Our tags: from the labels, and as they are from the metadata, unless somebody has taken it away."""
+    return {**machine.labels, **{item.key: item.value for item in machine.metadata.items}}
 
 
-def _ask(http: HttpClient, project: str, machine: _Machine) -> object:
-    from gpucloud_gcp.api import HISTORY, question
-
-    path = HISTORY.format(project=project, region=machine.region)
-    answer: object = http.query(path, json=question(machine.name))
-    return answer
-
-
-def _rates(records: Iterable[object], now: datetime) -> list[Preemption]:
-    """The preemption rates that are told until now, the latest last; what cannot be read is left out."""
-    from gpucloud_gcp.api import Preemption
-
-    found: list[Preemption] = []
-    for record in records:
-        with suppress(ValueError):
-            one = Preemption.model_validate(record)
-            if one.preemption_rate is not None and one.interval.start_time <= now:
-                found.append(one)
-    return sorted(found, key=lambda one: one.interval.start_time)
+def _described(description: str) -> dict[str, str]:
+    """The tags in a description of ours; none in any other."""
+    with suppress(ValueError):
+        told = json.loads(description)
+        if isinstance(told, dict) and "gpucloud-token" in told:
+            return told
+    return {}
 
 
-def _last_rate(price: Price, rates: Sequence[Preemption]) -> str | None:
-    """The last preemption rate of the time when a price held, in Google's words."""
-    held = price.interval
-    during = [one for one in rates if one.interval.reaches(held.start_time, held.end_time)]
-    return f"preemptionRate {during[-1].preemption_rate}" if during else None
+def _lease(text: str) -> datetime | None:
+    with suppress(ValueError):
+        return datetime.strptime(text, LEASE).replace(tzinfo=UTC)
+    return None

@@ -1,4 +1,4 @@
-"""Google's words: where its machine types and past spot prices are, and what it says of them."""
+"""Google's words: where its machines, prices and instances are, and what it says of them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,29 @@ PROJECT: Final = "compute/v1/projects/{project}"
 MACHINE_TYPES: Final = PROJECT + "/aggregated/machineTypes"
 REGION: Final = PROJECT + "/regions/{region}"
 HISTORY: Final = REGION + "/advice/capacityHistory"
+ADVICE: Final = REGION + "/advice/capacity"
+REGIONS: Final = PROJECT + "/regions"
+MACHINE_TYPE: Final = PROJECT + "/zones/{zone}/machineTypes/{name}"
+ACCELERATOR_TYPES: Final = PROJECT + "/aggregated/acceleratorTypes"
+INSTANCES: Final = PROJECT + "/aggregated/instances"
+INSTANCE: Final = PROJECT + "/zones/{zone}/instances/{name}"
+DISKS: Final = PROJECT + "/aggregated/disks"
+DISK: Final = PROJECT + "/zones/{zone}/disks/{name}"
+POLICIES: Final = PROJECT + "/aggregated/resourcePolicies"
+NETWORKS: Final = PROJECT + "/global/networks"
+FIREWALLS: Final = PROJECT + "/global/firewalls"
+IMAGES: Final = "compute/v1/projects/{owner}/global/images"
+OPERATIONS: Final = PROJECT + "/{place}/operations"
+WAIT: Final = OPERATIONS + "/{operation}/wait"
+
+BILLING_URL: Final = "https://cloudbilling.googleapis.com"
+SKUS: Final = "v1/services/6F81-5844-456A/skus"
+"""The price list of Compute Engine."""
 
 ASKED: Final[Mapping[str, str]] = {
     # A regular expression that must match the whole name.
     "filter": "name eq '[ag][0-9].*'",
     "maxResults": "500",
-    # One zone in trouble is not to hide all others.
-    "returnPartialSuccess": "true",
 }
 """What is asked of the list of machine types; it has ten times as many of them without accelerators."""
 
@@ -65,12 +81,20 @@ class Accelerator(_Words):
     guest_accelerator_count: int = Field(ge=1)
 
 
+class LocalSsds(_Words):
+    """The disks that a machine type brings along, all of one size."""
+
+    partition_count: int = Field(default=0, ge=0)
+
+
 class MachineType(_Words):
     """A machine type as one zone has it. ``memory_mb`` is MiB."""
 
     name: str = Field(min_length=1)
     guest_cpus: int | None = Field(default=None, ge=1)
     memory_mb: Decimal | None = Field(default=None, gt=0)
+    architecture: str = ""
+    bundled_local_ssds: LocalSsds = Field(default_factory=LocalSsds)
     accelerators: list[Accelerator] = Field(default_factory=list)
 
 
@@ -134,6 +158,225 @@ class History(_Words):
     location: str = ""
     price_history: list[Any] = Field(default_factory=list)
     preemption_history: list[Any] = Field(default_factory=list)
+
+
+class AcceleratorType(_Words):
+    """Accelerators that may be attached to machines of a zone."""
+
+    name: str = Field(min_length=1)
+
+
+class Quota(_Words):
+    """How much of something there may be, and is."""
+
+    metric: str
+    limit: Decimal
+    usage: Decimal = Decimal(0)
+
+
+class Quotas(_Words):
+    """A region, or a project, with what may be in it."""
+
+    name: str = Field(min_length=1)
+    quotas: list[Quota] = Field(default_factory=list)
+
+
+class Scores(_Words):
+    """How likely a request for spot machines is to succeed, and for how long they would stay."""
+
+    obtainability: Decimal | None = Field(default=None, ge=0, le=1)
+    estimated_uptime: str = ""
+
+
+class Recommendation(_Words):
+    """What is advised."""
+
+    scores: Scores = Field(default_factory=Scores)
+
+
+class Advice(_Words):
+    """The answer to a question about capacity; none where Google has nothing to tell."""
+
+    recommendations: list[Recommendation] = Field(default_factory=list)
+
+
+class _Tier(_Words):
+    unit_price: Money
+
+
+class _Expression(_Words):
+    base_unit: str
+    base_unit_conversion_factor: Decimal = Field(gt=0)
+    tiered_rates: list[_Tier] = Field(min_length=1)
+
+
+class _Pricing(_Words):
+    pricing_expression: _Expression
+
+
+class _Category(_Words):
+    usage_type: str
+
+
+class Sku(_Words):
+    """A part of a machine as the price list has it; the last of its prices is that of now."""
+
+    description: str
+    category: _Category
+    service_regions: list[str] = Field(default_factory=list)
+    pricing_info: list[_Pricing] = Field(min_length=1)
+
+
+class SkuPage(_Words):
+    """Some lines of the price list, each to be read for itself."""
+
+    skus: list[Any]
+    next_page_token: str = ""
+
+
+class _Deprecation(_Words):
+    state: str = "ACTIVE"
+
+
+class Image(_Words):
+    """An image of a disk."""
+
+    name: str
+    family: str = ""
+    architecture: str = ""
+    creation_timestamp: str = ""
+    status: str = ""
+    self_link: str
+    deprecated: _Deprecation = Field(default_factory=_Deprecation)
+
+
+class _Item(_Words):
+    key: str
+    value: str = ""
+
+
+class Metadata(_Words):
+    """What a machine is told; the only place that takes any text as it is."""
+
+    items: list[_Item] = Field(default_factory=list)
+
+
+class _Config(_Words):
+    nat_ip: str = Field(default="", alias="natIP")
+
+
+class _Interface(_Words):
+    network_ip: str | None = Field(default=None, alias="networkIP")
+    access_configs: list[_Config] = Field(default_factory=list)
+
+
+class _Scheduling(_Words):
+    provisioning_model: str = ""
+
+
+class _Tags(_Words):
+    items: list[str] = Field(default_factory=list)
+    fingerprint: str = ""
+
+
+class _Disk(_Words):
+    type: str = ""
+
+
+class Machine(_Words):
+    """An instance. Its zone and its machine type are addresses."""
+
+    name: str = Field(min_length=1)
+    zone: str = Field(min_length=1)
+    status: str
+    machine_type: str = ""
+    creation_timestamp: AwareDatetime | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=Metadata)
+    tags: _Tags = Field(default_factory=_Tags)
+    scheduling: _Scheduling = Field(default_factory=_Scheduling)
+    network_interfaces: list[_Interface] = Field(default_factory=list)
+    resource_policies: list[str] = Field(default_factory=list)
+    disks: list[_Disk] = Field(default_factory=list)
+
+
+class Thing(_Words):
+    """Something beside instances: a disk, a placement policy, a network or a rule of its firewall."""
+
+    name: str = Field(min_length=1)
+    labels: dict[str, str] = Field(default_factory=dict)
+    description: str = ""
+
+
+class _Warning(_Words):
+    code: str = ""
+
+
+class ListScope(BaseModel):
+    """What one zone or region has, in a list whose name differs from kind to kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    warning: _Warning = Field(default_factory=_Warning)
+
+    @property
+    def rows(self) -> list[Any]:
+        """All of it."""
+        lists = (value for value in (self.model_extra or {}).values() if isinstance(value, list))
+        return [row for rows in lists for row in rows]
+
+
+class AggregatedPage(_Words):
+    """Some of what there is in all zones, or regions; ``unreachables`` are those that could not be asked."""
+
+    kind: str = Field(pattern="^compute#[a-zA-Z]+AggregatedList$")
+    items: dict[str, ListScope] = Field(default_factory=dict)
+    next_page_token: str = ""
+    unreachables: list[str] = Field(default_factory=list)
+
+
+class ListPage(_Words):
+    """Some of what there is in one place."""
+
+    kind: str = Field(pattern="^compute#[a-zA-Z]+List$")
+    items: list[Any] = Field(default_factory=list)
+    next_page_token: str = ""
+
+
+class _QuotaInfo(_Words):
+    metric_name: str = ""
+
+
+class _Detail(_Words):
+    quota_info: _QuotaInfo = Field(default_factory=_QuotaInfo)
+
+
+class Problem(_Words):
+    """Why an operation has failed."""
+
+    code: str = ""
+    message: str = ""
+    error_details: list[_Detail] = Field(default_factory=list)
+
+
+class _Problems(_Words):
+    errors: list[Problem] = Field(default_factory=list)
+
+
+class Operation(_Words):
+    """A change under way, or done. Refusals come here, too, and not in the reply to the request."""
+
+    name: str = Field(min_length=1)
+    status: str
+    operation_type: str = ""
+    insert_time: str = ""
+    error: _Problems = Field(default_factory=_Problems)
+    http_error_status_code: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over, well or not."""
+        return self.status == "DONE"
 
 
 class _Reason(_Words):

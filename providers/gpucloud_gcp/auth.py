@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,10 @@ from gpucloud.http import VENDOR_TEXT_LENGTH
 from gpucloud.provider import ProviderSettings
 
 SCOPE: Final = "https://www.googleapis.com/auth/compute"
-"""The narrowest that may ask for past prices."""
+"""The narrowest that may ask for past prices, and that may make a machine."""
+
+PRICES_SCOPE: Final = "https://www.googleapis.com/auth/cloud-billing.readonly"
+"""The narrowest that may ask for the price list."""
 
 NAMED: Final = "GOOGLE_APPLICATION_CREDENTIALS"
 LOGIN: Final = "gcloud auth application-default login"
@@ -23,14 +27,45 @@ TOKEN_S: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A project, and the headers of requests in its name; they hold a token that is good for an hour."""
+    """A project, and the headers of requests in its name; they hold a token that is renewed every hour.
+
+    ``credentials`` are google-auth's own, for its SDK.
+    """
 
     project: str
     headers: Mapping[str, str] = field(repr=False)
+    credentials: Any = field(repr=False)
 
 
-def identify(settings: ProviderSettings) -> Identity:
-    """Read the credentials file and get a token for it.
+class _Headers(Mapping[str, str]):
+    """The headers of a request of this moment. Reading them raises what ``identify`` raises."""
+
+    def __init__(self, provider: str, credentials: Any) -> None:
+        self._provider = provider
+        self._credentials = credentials
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> str:
+        return self._now()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def _now(self) -> dict[str, str]:
+        with self._lock:
+            return _fresh(self._provider, self._credentials)
+
+
+def found(settings: ProviderSettings) -> bool:
+    """Whether there is a login, told without reading it."""
+    return credentials_file(settings.environ).is_file()
+
+
+def identify(settings: ProviderSettings, *more: str) -> Identity:
+    """Read the credentials file and get a token for it, good for the scope of machines and for ``more``.
 
     Raises ``AuthError`` without credentials or a project and for credentials that are refused,
     ``ConfigError`` without google-auth, ``Unreachable`` or ``BadReply`` when no token comes.
@@ -50,7 +85,11 @@ def identify(settings: ProviderSettings) -> Identity:
             why=f"{file} names none",
             hint="export GOOGLE_CLOUD_PROJECT=...",
         )
-    return Identity(str(project), _headers(settings.name, file, info))
+    credentials = _loaded(settings.name, file, info, [SCOPE, *more])
+    headers = _Headers(settings.name, credentials)
+    # A refusal is to be told now, and not by the first of many requests.
+    len(headers)
+    return Identity(str(project), headers, credentials)
 
 
 def credentials_file(environ: Mapping[str, str]) -> Path:
@@ -75,7 +114,7 @@ def _read(provider: str, file: Path) -> dict[str, Any]:
     return info
 
 
-def _headers(provider: str, file: Path, info: Mapping[str, Any]) -> dict[str, str]:
+def _loaded(provider: str, file: Path, info: Mapping[str, Any], scopes: Sequence[str]) -> Any:
     try:
         from google.auth.exceptions import GoogleAuthError
     except ImportError as error:
@@ -84,22 +123,29 @@ def _headers(provider: str, file: Path, info: Mapping[str, Any]) -> dict[str, st
         ) from error
 
     try:
-        credentials = _credentials(info)
+        return _credentials(info, scopes)
     except (AttributeError, TypeError, ValueError, GoogleAuthError) as error:
         raise _unusable(provider, file, str(error)) from error
+
+
+def _fresh(provider: str, credentials: Any) -> dict[str, str]:
+    """Headers with a token that is good for some minutes at least."""
+    from google.auth.exceptions import GoogleAuthError
+
     headers: dict[str, str] = {}
     try:
-        credentials.refresh(_Transport(provider))
+        if not credentials.valid:
+            credentials.refresh(_Transport(provider))
         credentials.apply(headers)
     except GoogleAuthError as error:
-        raise _refused(provider, error) from error
+        raise refused(provider, error) from error
     except (AttributeError, TypeError, ValueError) as error:
         # google-auth takes for granted that a token comes as a JSON object.
         raise BadReply(f"{provider} sent a token that cannot be read", provider=provider) from error
     return headers
 
 
-def _credentials(info: Mapping[str, Any]) -> Any:
+def _credentials(info: Mapping[str, Any], scopes: Sequence[str]) -> Any:
     """What google-auth makes of a file. Raises ``ValueError`` for one that it does not understand."""
     from google.oauth2 import credentials, service_account
 
@@ -107,7 +153,7 @@ def _credentials(info: Mapping[str, Any]) -> Any:
     users: Any = credentials.Credentials
     match info.get("type"):
         case "service_account":
-            return accounts.from_service_account_info(info, scopes=[SCOPE])
+            return accounts.from_service_account_info(info, scopes=scopes)
         case "authorized_user":
             user = users.from_authorized_user_info(info)
             return user.with_token_uri(info["token_uri"]) if info.get("token_uri") else user
@@ -120,7 +166,7 @@ def _unusable(provider: str, file: Path, why: str) -> AuthError:
     return AuthError(text, provider=provider, why=why, hint=LOGIN)
 
 
-def _refused(provider: str, error: Exception) -> AuthError | Unreachable:
+def refused(provider: str, error: Exception) -> AuthError | Unreachable:
     """What google-auth failed by: the first of its arguments is text, the second the whole reply."""
     why = " ".join(str(error.args[0] if error.args else error).split())[:VENDOR_TEXT_LENGTH]
     if getattr(error, "retryable", False):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gpucloud.cli.context import owner
+from gpucloud.registry import BUILTIN
 from tests.harness.cli import COMMAND, Cli
 
 
@@ -245,7 +246,7 @@ def test_a_reader_that_leaves_is_no_failure(cli: Cli) -> None:
 
 def test_providers_are_listed_with_what_they_are(cli: Cli) -> None:
     listed = {p["name"]: p for p in cli.ok("providers", "--json").json["providers"]}
-    assert sorted(name for name, row in listed.items() if not row["prices_only"]) == ["local", "sim", "ssh"]
+    assert sorted(name for name, row in listed.items() if not row["prices_only"]) == [*BUILTIN]
     assert listed["local"]["configured"] is True
     assert listed["ssh"]["configured"] is False
     assert listed["ssh"]["fuse"] == "D"

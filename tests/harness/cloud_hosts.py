@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from tests.harness import smi
 from tests.harness.netns import Network, namespace_hosts
 from tests.harness.sshd import SshHost
 from tests.harness.waiting import eventually
@@ -32,7 +34,7 @@ class CloudHosts:
         """The host of each instance, by its id."""
 
     def boot(self, instance_id: str, user_data: str) -> str:
-        """Set a machine up by its user data; returns its address."""
+        """Set a machine with eight H100 up by its user data; returns its address."""
         with self._lock:
             host = self._free.pop(0)
             self.given[instance_id] = host
@@ -42,6 +44,7 @@ class CloudHosts:
             users.writelines(f"{name}:x:0:0::/root:/bin/bash\n" for name in USERS)
         with (root / "root/.ssh/authorized_keys").open("a") as keys:
             keys.writelines(f"{key}\n" for key in config["ssh_authorized_keys"])
+        _put_gpus(root, "h100-sxm-8")
         planted = config["ssh_keys"]
         (root / "etc/ssh/ssh_host_ed25519_key").write_text(planted["ed25519_private"])
         os.kill(host.pid, signal.SIGHUP)
@@ -53,6 +56,15 @@ class CloudHosts:
         host = self.given.get(instance_id)
         if host:
             self._network.kill(host.name)
+
+
+def _put_gpus(root: Path, machine: str) -> None:
+    """Let ``nvidia-smi`` there answer as that machine does; it finds what it prints in its own folder."""
+    shutil.copytree(smi.FIXTURES, root / "opt/smi")
+    tools = root / "usr/local/bin"
+    smi.nvidia_smi(tools, machine)
+    tool = tools / "nvidia-smi"
+    tool.write_text(tool.read_text().replace(str(smi.FIXTURES), "/opt/smi").replace(str(root), ""))
 
 
 def _shown(host: SshHost) -> str:

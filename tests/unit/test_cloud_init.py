@@ -22,8 +22,8 @@ def a_spec(**given: Any) -> LaunchSpec:
     )
 
 
-def told(spec: LaunchSpec) -> dict[str, Any]:
-    text = user_data(spec)
+def told(spec: LaunchSpec, **wanted: bool) -> dict[str, Any]:
+    text = user_data(spec, **wanted)
     assert text.startswith("#cloud-config\n")
     found = YAML(typ="safe").load(text)
     assert isinstance(found, dict)
@@ -62,3 +62,7 @@ def test_the_time_left_is_counted_from_now() -> None:
     (command,) = told(a_spec(expires_at=utcnow() + timedelta(hours=1)))["runcmd"]
     assert command[:2] == ["sh", "-c"]
     assert 3590 <= int(command[2].partition("sleep ")[2].partition(";")[0]) <= 3600
+
+
+def test_where_that_saves_nothing_it_stays_on() -> None:
+    assert "runcmd" not in told(a_spec(expires_at=utcnow() + timedelta(hours=1)), powers_off=False)

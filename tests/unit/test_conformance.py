@@ -19,6 +19,7 @@ CLASS_TESTS = {
     "test_traits_are_facts",
     "test_configured_needs_no_network",
     "test_what_a_stopped_instance_bills_is_told_by_who_can_stop",
+    "test_who_opens_ssh_to_some_alone_can_let_in_more",
 }
 
 ADAPTER = '''
@@ -37,7 +38,8 @@ TRAITS = Traits(
     billing_grain_s=1, billing_minimum_s=0, billed_while_stopped=StoppedBilling.UNSUPPORTED,
     name_length=63, idempotent_launch=True, listing_lag_s=0,
 )
-STOPPABLE = replace(TRAITS, billed_while_stopped=StoppedBilling.STORAGE)
+WALLED = replace(TRAITS, firewalled=True)
+STOPPABLE = replace(WALLED, billed_while_stopped=StoppedBilling.STORAGE)
 
 
 class Toy(Provider):
@@ -193,7 +195,7 @@ class Addressless(Unreachable):
 
 
 class Boastful(Toy):
-    traits = STOPPABLE
+    traits = replace(STOPPABLE, firewalled=False)
 
 
 class Able(Toy):
@@ -205,9 +207,12 @@ class Able(Toy):
         super().__init__(settings)
         self.ends = {}
         self.disks = {}
+        self.admitted = set()
+        self.shared = {}
 
     def launch(self, offer, spec):
         instance = super().launch(offer, spec)
+        self.shared["wall"] = SideResource("toy", "firewall", InstanceRef("wall"))
         ref = InstanceRef(f"d-{spec.token}")
         self.disks[ref] = SideResource("toy", "disk", ref, spec.token, spec.cluster, spec.owner, Decimal(0))
         return instance
@@ -242,9 +247,40 @@ class Able(Toy):
     def remove(self, resource):
         self.disks.pop(resource.ref, None)
 
+    def admit(self, ref, networks):
+        self.get(ref)
+        self.admitted.update(networks)
+
+    def shared_resources(self):
+        return list(self.shared.values())
+
+    def remove_shared(self, resource):
+        self.shared.pop(resource.ref.id, None)
+
+
+class Open(Able):
+    traits = replace(STOPPABLE, firewalled=False)
+
+
+class Particular(Able):
+    def admit(self, ref, networks):
+        if self.admitted & set(networks):
+            raise Rejected("toy: they are in already", provider="toy")
+        super().admit(ref, networks)
+
+
+class Welcoming(Able):
+    def admit(self, ref, networks):
+        self.admitted.update(networks)
+
+
+class Littering(Able):
+    def remove_shared(self, resource):
+        pass
+
 
 class Unpriced(Able):
-    traits = TRAITS
+    traits = WALLED
 
 
 class Unstoppable(Able):
@@ -455,6 +491,10 @@ BROKEN = {
     "Addressless": set(),
     "Boastful": {"test_what_a_stopped_instance_bills_is_told_by_who_can_stop"},
     "Able": set(),
+    "Open": {"test_who_opens_ssh_to_some_alone_can_let_in_more"},
+    "Particular": {"test_a_network_is_admitted_to_an_instance_again_and_again"},
+    "Welcoming": {"test_admit_to_a_missing_instance_is_not_found"},
+    "Littering": {"test_what_is_shared_stays_for_the_next_launch_and_can_be_removed"},
     "Unpriced": {"test_what_a_stopped_instance_bills_is_told_by_who_can_stop"},
     "Unstoppable": STOPPING,
     "Restless": {"test_a_stopped_instance_is_listed_as_stopped_and_stays_so"},
@@ -578,6 +618,7 @@ def test_what_an_adapter_cannot_do_is_left_out_with_the_reason(outcomes: Outcome
     assert "toy cannot stop an instance" in left_out["test_stop_twice_succeeds"]
     assert "toy cannot be told when to end an instance" in left_out["test_the_last_expiry_counts"]
     assert "toy lists nothing that bills beside an instance" in left_out["test_remove_twice_succeeds"]
+    assert "toy lets everybody reach SSH" in left_out["test_admit_to_a_missing_instance_is_not_found"]
     assert skipped(outcomes["Able"]) == {}
 
 

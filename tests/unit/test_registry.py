@@ -313,7 +313,7 @@ def test_whether_a_provider_is_set_up_is_told_without_building_it(
 def test_a_plugin_that_cannot_say_whether_it_is_set_up_hides_no_other(site: Site) -> None:
     site.plug_in(WORKING + "    @classmethod\n    def configured(cls, settings):\n        return 1 / 0\n")
     answer, told = site.ask(KNOWN)
-    assert answer == {"local": True, "sim": False, "ssh": False} | dict.fromkeys(PRICES_ONLY, False)
+    assert answer == {name: name == "local" for name in OURS}
     assert "'acme' cannot be used (ZeroDivisionError: division by zero); it is skipped" in told
 
 

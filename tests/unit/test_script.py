@@ -138,6 +138,25 @@ def test_a_node_without_an_address_is_an_empty_line_so_that_ranks_still_count(tm
     assert found["GPUCLOUD_NODE_IPS"] == "10.0.0.1\n\n10.0.0.3"
 
 
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ({"region": "eu"}, "10.0.0.1\n10.0.0.2"),
+        ({"region": "us"}, "203.0.113.1\n203.0.113.2"),
+        ({"region": "eu", "provider": "best"}, "203.0.113.1\n203.0.113.2"),
+        ({"region": "eu", "ssh": SshAddress("203.0.113.2")}, "203.0.113.1\n203.0.113.2"),
+    ],
+)
+def test_nodes_of_one_network_reach_each_other_within_it(
+    tmp_path: Path, second: dict[str, Any], told: str
+) -> None:
+    first = {"ssh": SshAddress("203.0.113.1", inside="10.0.0.1"), "region": "eu"}
+    cluster = a_cluster(first, {"ssh": SshAddress("203.0.113.2", inside="10.0.0.2"), **second})
+    found = seen(["sh"], environment(JobSpec("true"), cluster, 0, "j-1"), tmp_path)
+    assert found["GPUCLOUD_NODE_IPS"] == told
+    assert found["MASTER_ADDR"] == told.split()[0]
+
+
 def test_what_the_person_sets_wins_over_what_we_set(tmp_path: Path) -> None:
     spec = JobSpec("true", envs={"MASTER_PORT": "1234"}, secrets={"MASTER_ADDR": "mine"})
     found = seen(["sh"], environment(spec, ONE, 0, "j-1"), tmp_path)

@@ -1,0 +1,130 @@
+"""The machines with accelerators that there are, zone by zone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from gpucloud.catalog.names import named
+from gpucloud.model import Gpu, Requirements
+from gpucloud.replies import Rows
+from gpucloud_gcp import api
+from gpucloud_gcp.account import Account, Forbidden
+from gpucloud_gcp.errors import PROVIDER
+from gpucloud_gcp.history import MIB_IN_GIB, gpus_of
+
+log = logging.getLogger(__name__)
+
+MACHINES: Final = "name eq '([ag][0-9].*|n1-standard-(4|8|16))'"
+"""The series with accelerators of their own, and those to which some are attached here."""
+
+ATTACHED: Final = ("nvidia-tesla-t4", "nvidia-tesla-p4", "nvidia-tesla-v100", "nvidia-tesla-p100")
+"""What can be attached to N1: https://docs.cloud.google.com/compute/docs/gpus (as of 2026-11-21)."""
+
+SSD_GIB: Final = 375
+"""Of each disk that a machine brings along: https://docs.cloud.google.com/compute/docs/disks/local-ssd."""
+
+WHOLE_G4: Final = 48
+"""vCPUs for each GPU of a G4; one with fewer has only a part of a GPU, of which the list does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One instance type in one zone. ``type`` is Google's machine type, without what is attached to it.
+
+    ``accelerator`` is Google's name for its GPUs, ``memory_gib`` what it has beside them and ``ssd_gib`` the
+    disks that it brings along.
+    """
+
+    zone: str
+    name: str
+    type: str
+    accelerator: str
+    gpu: Gpu
+    gpu_count: int
+    vcpus: int | None
+    memory_gib: Decimal | None
+    ssd_gib: int
+
+    @property
+    def region(self) -> str:
+        """The region: a zone is a region, a hyphen and a letter."""
+        return self.zone.rpartition("-")[0]
+
+
+def parts(instance_type: str) -> tuple[str, str, int]:
+    """What ``n1-standard-8+nvidia-tesla-t4`` is: a machine type, the accelerator attached and how many.
+
+    Only one is ever attached here; without any it is ``""`` and 0.
+    """
+    machine_type, _, accelerator = instance_type.partition("+")
+    return machine_type, accelerator, 1 if accelerator else 0
+
+
+def machines(account: Account, wanted: Requirements, regions: Sequence[str]) -> list[Machine]:
+    """Every machine with GPUs in all zones, or in those of ``regions``, that may be wanted.
+
+    Raises what a read raises, and ``BadReply`` when nothing can be understood.
+    """
+    rows = Rows(PROVIDER)
+    attachable = list(_attachable(account))
+    listed = (
+        (scope.rpartition("/")[2], row, attachable)
+        for scope, row in account.some(api.MACHINE_TYPES, MACHINES)
+        if _in_one_of(scope.rpartition("/")[2], wanted.regions)
+        and (not regions or scope.rpartition("/")[2].rpartition("-")[0] in regions)
+    )
+    found = [one for made in rows.read(_made, listed) for one in made]
+    return [one for one in found if _wanted(one, wanted)]
+
+
+def _attachable(account: Account) -> Iterator[tuple[str, str]]:
+    """Which accelerators may be attached, with the zone of each."""
+    where = f"name eq '({'|'.join(ATTACHED)})'"
+    rows = account.allowed(lambda: list(account.some(api.ACCELERATOR_TYPES, where)))
+    if isinstance(rows, Forbidden):
+        log.warning(
+            "%s: no GPUs attached to N1: the permission compute.acceleratorTypes.list is missing (%s)",
+            PROVIDER,
+            rows.why,
+        )
+        return
+    for scope, row in rows:
+        yield scope.rpartition("/")[2], account.read(api.AcceleratorType, row).name
+
+
+def _made(listed: tuple[str, object, Sequence[tuple[str, str]]]) -> list[Machine] | None:
+    zone, row, attachable = listed
+    kind = api.MachineType.model_validate(row)
+    memory = kind.memory_mb / MIB_IN_GIB if kind.memory_mb else None
+    ssd = kind.bundled_local_ssds.partition_count * SSD_GIB
+    if kind.accelerators:
+        gpu, count = gpus_of(kind)
+        if kind.name.startswith("g4-") and (kind.guest_cpus or 0) < WHOLE_G4 * count:
+            return None
+        word = kind.accelerators[0].guest_accelerator_type
+        own = Machine(zone, kind.name, kind.name, word, gpu, count, kind.guest_cpus, memory, ssd)
+        return [own]
+    if not kind.name.startswith("n1-"):
+        return None
+    return [
+        Machine(zone, f"{kind.name}+{word}", kind.name, word, named(word), 1, kind.guest_cpus, memory, ssd)
+        for where, word in attachable
+        if where == zone
+    ]
+
+
+def _in_one_of(zone: str, names: Sequence[str]) -> bool:
+    """Whether a zone may be meant by one of the names of places, of which all may be part."""
+    place = zone.lower()
+    return not names or any(place == name.lower() or place.startswith(f"{name.lower()}-") for name in names)
+
+
+def _wanted(machine: Machine, wanted: Requirements) -> bool:
+    types = [name.lower() for name in wanted.instance_types]
+    if types and machine.name.lower() not in types:
+        return False
+    return not wanted.gpus or any(wish.accepts(machine.gpu, machine.gpu_count) for wish in wanted.gpus)

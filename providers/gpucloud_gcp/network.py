@@ -1,0 +1,160 @@
+"""What launches share: one network, the rules of its firewall, and placement policies for groups.
+
+Networks and rules have no labels, so what is ours says so in its description. A rule lets one network of the
+outside in, at port 22, to the machines that have its name as a tag: so each machine is open to those whom its
+own launch names, and no launch ever takes a rule away. The network's subnets have no IPv6; its rules for IPv6
+count for subnets to which somebody gives it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any, Final
+from uuid import NAMESPACE_URL, uuid5
+
+from gpucloud.errors import NotFound, ProviderError, Rejected
+from gpucloud.model import InstanceRef, SideResource
+from gpucloud.provider import LaunchSpec
+from gpucloud_gcp import api
+from gpucloud_gcp.account import Account
+from gpucloud_gcp.errors import EXISTS, PROVIDER
+from gpucloud_gcp.sdk import Changes, Place
+
+NETWORK: Final = "gpucloud"
+MARK: Final = "gpucloud=shared"
+EVERYBODY: Final = ("0.0.0.0/0", "::/0")
+RULE_KIND: Final = "firewall rule"
+NETWORK_KIND: Final = "network"
+
+AMONG_NODES: Final = "gpucloud-nodes"
+"""The rule, and the tag, of machines that were rented together with others: they reach each other."""
+
+NETWORK_S: Final = 120.0
+"""How long a network with a subnet in each region may take to be made; that is done once in a project."""
+
+TOGETHER: Final = re.compile(r"(a2|a3|a4|a4x|g2|g4)-")
+"""The series that can be placed close together.
+
+https://docs.cloud.google.com/ai-hypercomputer/docs/placement-policy-and-workload-policy (as of 2026-11-21).
+"""
+
+GLOBAL: Final = "global"
+
+
+def prepare(account: Account, changes: Changes, spec: LaunchSpec) -> list[str]:
+    """See to it that there is a network with all the rules that a launch needs; return the tags for it.
+
+    Safe when several do it at once: who comes second finds it there. Raises what a change raises.
+    """
+    rules = _ssh_rules(spec.ssh_from)
+    if spec.nodes > 1:
+        rules[AMONG_NODES] = {"sourceTags": [AMONG_NODES], "allowed": [{"IPProtocol": "all"}]}
+    if not any(_ours(account, api.NETWORKS, NETWORK)):
+        body = {"name": NETWORK, "description": MARK, "autoCreateSubnetworks": True}
+        _insert(account, changes, "Networks", "Network", body, NETWORK_S)
+    _see_to(account, changes, rules)
+    return sorted(rules)
+
+
+def admit(account: Account, changes: Changes, sources: Sequence[str]) -> list[str]:
+    """See to it that there are rules for more networks; return the tags for them."""
+    rules = _ssh_rules(sources)
+    _see_to(account, changes, rules)
+    return sorted(rules)
+
+
+def _ssh_rules(sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {_rule_name(source): _rule(source) for source in sources or EVERYBODY}
+
+
+def _see_to(account: Account, changes: Changes, rules: Mapping[str, Mapping[str, Any]]) -> None:
+    known = {thing.name for thing in _ours(account, api.FIREWALLS, f"{NETWORK}-.*")}
+    for name in rules.keys() - known:
+        body = {
+            "name": name,
+            "description": MARK,
+            "network": f"global/networks/{NETWORK}",
+            "direction": "INGRESS",
+            "targetTags": [name],
+            **rules[name],
+        }
+        _insert(account, changes, "Firewalls", "Firewall", body)
+
+
+def placement(account: Account, changes: Changes, spec: LaunchSpec, machine_type: str, region: str) -> str:
+    """The name of the placement policy of a group, which is made if need be; empty where there is none."""
+    if spec.group is None or spec.nodes < 2 or not TOGETHER.match(machine_type):
+        return ""
+    name = f"{NETWORK}-{uuid5(NAMESPACE_URL, f'gpucloud-group:{spec.group}').hex[:20]}"
+    body = {
+        "name": name,
+        "description": json.dumps(spec.tags),
+        "groupPlacementPolicy": {"collocation": "COLLOCATED"},
+    }
+    place = Place(region=region)
+    _insert(account, changes, "ResourcePolicies", "ResourcePolicy", body, place=place)
+    return name
+
+
+def shared(account: Account) -> Iterator[SideResource]:
+    """The rules and the network of ours, in the order to be removed in."""
+    for kind, template in (RULE_KIND, api.FIREWALLS), (NETWORK_KIND, api.NETWORKS):
+        for thing in _ours(account, template, f"{NETWORK}.*"):
+            if thing.description == MARK:
+                yield SideResource(provider=PROVIDER, kind=kind, ref=InstanceRef(thing.name))
+
+
+def remove(account: Account, changes: Changes, resource: SideResource, used: Sequence[api.Machine]) -> None:
+    """Delete a rule or the network. ``used`` are our machines. Raises ``Rejected`` while one needs it."""
+    name = resource.ref.id
+    users = [one.name for one in used if resource.kind == NETWORK_KIND or name in one.tags.items]
+    if users:
+        raise Rejected(
+            f"{PROVIDER}: the {resource.kind} {name} is in use",
+            provider=PROVIDER,
+            why=f"{users[0]} uses it",
+            hint="gpucloud ps",
+        )
+    kind, what = ("Firewalls", "Firewall") if resource.kind == RULE_KIND else ("Networks", "Network")
+    try:
+        operation = changes.act(kind, what, "delete", name, Place())
+    except NotFound:
+        return
+    account.confirm(operation, GLOBAL)
+
+
+def _insert(
+    account: Account,
+    changes: Changes,
+    kind: str,
+    what: str,
+    body: dict[str, Any],
+    at_most_s: float | None = None,
+    place: Place = Place(),  # noqa: B008 - it is frozen
+) -> None:
+    """Make something that may be there already."""
+    try:
+        operation = changes.insert(kind, what, body, place)
+        where = f"regions/{place.region}" if place.region else GLOBAL
+        account.confirm(operation, where, at_most_s)
+    except ProviderError as error:
+        if error.vendor_code not in EXISTS:
+            raise
+
+
+def _ours(account: Account, template: str, pattern: str) -> Iterator[api.Thing]:
+    rows = account.listed(template, f"name eq '{pattern}'")
+    return (account.read(api.Thing, row) for row in rows)
+
+
+def _rule_name(source: str) -> str:
+    network = str(ip_network(source, strict=False))
+    return f"{NETWORK}-ssh-{uuid5(NAMESPACE_URL, network).hex[:12]}"
+
+
+def _rule(source: str) -> dict[str, Any]:
+    network = str(ip_network(source, strict=False))
+    return {"sourceRanges": [network], "allowed": [{"IPProtocol": "tcp", "ports": ["22"]}]}

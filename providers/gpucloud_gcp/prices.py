@@ -1,0 +1,151 @@
+"""What a machine on demand costs: the sum of its parts in Google's price list.
+
+The list, https://docs.cloud.google.com/billing/docs/reference/rest/v1/services.skus/list, tells parts by
+their description alone, such as "Nvidia L4 GPU running in Americas"; the regions are a field of their own.
+Cores, memory and local disks are billed beside the GPUs; a B200 is billed as a slice that has all but the
+disks in it (https://cloud.google.com/compute/vm-instance-pricing and the list itself, November 2026). The
+same parts under a commitment, for spot machines, for sole tenants or for the Dynamic Workload Scheduler are
+described in other words, and do not count here. A machine of which one part cannot be found has no price.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from gpucloud.catalog.currencies import to_usd
+from gpucloud.errors import BadReply
+from gpucloud.replies import Rows
+from gpucloud_gcp import api
+from gpucloud_gcp.account import Account
+from gpucloud_gcp.errors import PROVIDER
+from gpucloud_gcp.machines import Machine
+
+SOURCE: Final = "cloudbilling.googleapis.com services.skus"
+ON_DEMAND: Final = "OnDemand"
+SSD: Final = "SSD backed Local Storage"
+PAGE_SIZE: Final = 5000
+GIB: Final = 2**30
+HOUR_S: Final = 3600
+
+SERIES: Final[Mapping[str, str]] = {
+    "a2-": "A2 Instance",
+    "a3-megagpu-": "A3Plus Instance",
+    "a3-ultragpu-": "A3Ultra Instance",
+    "a3-highgpu-": "A3 Instance",
+    "a3-edgegpu-": "A3 Instance",
+    "g2-": "G2 Instance",
+    "g4-": "G4 Instance",
+    "n1-": "N1 Predefined Instance",
+}
+"""What the cores and the memory of a series are called; of others they are not billed apart, or not known."""
+
+ACCELERATORS: Final[Mapping[str, tuple[str, ...]]] = {
+    "nvidia-tesla-t4": ("Nvidia Tesla T4 GPU",),
+    "nvidia-tesla-p4": ("Nvidia Tesla P4 GPU",),
+    "nvidia-tesla-v100": ("Nvidia Tesla V100 GPU",),
+    "nvidia-tesla-p100": ("Nvidia Tesla P100 GPU",),
+    "nvidia-tesla-a100": ("Nvidia Tesla A100 GPU",),
+    "nvidia-a100-80gb": ("Nvidia Tesla A100 80GB GPU",),
+    "nvidia-l4": ("Nvidia L4 GPU",),
+    "nvidia-h100-80gb": ("Nvidia H100 80GB GPU",),
+    # It has been called by each of these.
+    "nvidia-h100-mega-80gb": (
+        "Nvidia H100 80GB Mega GPU",
+        "Nvidia H100 Mega 80GB GPU",
+        "Nvidia H100 80GB Plus GPU",
+    ),
+    "nvidia-h200-141gb": ("H200 141GB GPU",),
+    "nvidia-rtx-pro-6000": ("RTX 6000 96GB",),
+}
+"""What GPUs are called that are billed beside cores and memory."""
+
+SLICES: Final[Mapping[str, tuple[str, ...]]] = {"nvidia-b200": ("A4 Nvidia B200 (1 gpu slice)",)}
+"""What GPUs are called that are billed with their share of cores and memory."""
+
+_PARTS: Final = {
+    *(f"{series} {part}" for series in SERIES.values() for part in ("Core", "Ram")),
+    *(name for names in (*ACCELERATORS.values(), *SLICES.values()) for name in names),
+}
+_DESCRIPTION: Final = re.compile(r"(?P<part>.+?) running in .+|(?P<ssd>" + SSD + r")(?: in .+)?")
+_UNITS: Final = {"s": HOUR_S, "By.s": HOUR_S * GIB}
+"""How many of what is billed make an hour, or an hour of a GiB."""
+
+
+@dataclass(slots=True)
+class PriceList:
+    """Dollars for an hour of one core, GPU or GiB, by what it is called and by region."""
+
+    usd: dict[tuple[str, str], Decimal] = field(default_factory=dict)
+
+    def add(self, sku: api.Sku, part: str, rates: Mapping[str, Decimal]) -> None:
+        """Take a line. Raises ``ValueError`` for a unit or a currency that is not known."""
+        told = sku.pricing_info[-1].pricing_expression
+        unit = _UNITS.get(told.base_unit)
+        if unit is None:
+            raise ValueError(f"{sku.description} is told for each {told.base_unit}")
+        money = max((tier.unit_price for tier in told.tiered_rates), key=lambda price: price.amount)
+        usd = to_usd(money.amount, money.currency_code, rates).usd * unit / told.base_unit_conversion_factor
+        for region in sku.service_regions:
+            # Of two lines that nobody can tell apart the dearer counts, so that no price is too low.
+            self.usd[part, region] = max(usd, self.usd.get((part, region), Decimal(0)))
+
+    def of(self, machine: Machine) -> Decimal | None:
+        """The price of a machine for an hour; ``None`` when one of its parts has none."""
+        parts: list[tuple[tuple[str, ...], Decimal | int | None]] = []
+        if machine.accelerator in SLICES:
+            parts.append((SLICES[machine.accelerator], machine.gpu_count))
+        else:
+            series = next((name for start, name in SERIES.items() if machine.type.startswith(start)), "")
+            parts.append((ACCELERATORS.get(machine.accelerator, ()), machine.gpu_count))
+            parts.append(((f"{series} Core",), machine.vcpus))
+            parts.append(((f"{series} Ram",), machine.memory_gib))
+        if machine.ssd_gib:
+            parts.append(((SSD,), machine.ssd_gib))
+        costs = [self._cost(names, amount, machine.region) for names, amount in parts]
+        return None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0))
+
+    def _cost(self, names: Iterable[str], amount: Decimal | int | None, region: str) -> Decimal | None:
+        prices = [self.usd[name, region] for name in names if (name, region) in self.usd]
+        return max(prices) * amount if prices and amount else None
+
+
+def price_list(account: Account, rates: Mapping[str, Decimal]) -> PriceList:
+    """Read the whole list, of which only the lines of machines with accelerators are kept.
+
+    Raises ``AuthError`` where the Cloud Billing API is off or forbidden, and what a read raises.
+    """
+    rows, prices = Rows(PROVIDER), PriceList()
+    token, known = "", set[str]()
+    while token not in known:
+        known.add(token)
+        params: dict[str, Any] = {"pageSize": PAGE_SIZE, **({"pageToken": token} if token else {})}
+        page = account.read(api.SkuPage, account.billing.get(api.SKUS, params=params))
+        for row in page.skus:
+            # There are tens of thousands of lines, and nearly all are of something else.
+            part = _part(row)
+            if part:
+                with rows.row():
+                    sku = api.Sku.model_validate(row)
+                    if sku.category.usage_type == ON_DEMAND:
+                        prices.add(sku, part, rates)
+        token = page.next_page_token
+        if not token:
+            return prices
+    raise BadReply(
+        f"{PROVIDER} sent a price list that cannot be read",
+        provider=PROVIDER,
+        why="its pages go in a circle",
+    )
+
+
+def _part(row: object) -> str | None:
+    """Which part of a machine a line is about; ``None`` for all others."""
+    said = row.get("description") if isinstance(row, dict) else None
+    found = _DESCRIPTION.fullmatch(said) if isinstance(said, str) else None
+    if found is None:
+        return None
+    return found["ssd"] or (found["part"] if found["part"] in _PARTS else None)

@@ -1,0 +1,524 @@
+"""What the cloud of the tests does itself, by action; everything else moto does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from moto.core.utils import utcnow as moto_utcnow
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
+from werkzeug import Response
+
+from gpucloud.model import utcnow
+from tests.harness.aws import goods
+from tests.harness.aws.cloud import ZONES, BootInfo, Cloud, Machine, Refusal, backend
+from tests.harness.aws.wire import reply, reply_of_moto
+
+Words = Mapping[str, Any]
+Action = Callable[[Cloud, str, Words], Response | None]
+PLENTY: Final = 10_000.0
+
+
+class Refused(Exception):
+    """The vendor says no."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        self.refusal = Refusal(status, code, text)
+
+
+def describe_regions(cloud: Cloud, _: str, __: Words) -> Response:
+    told = [
+        {"RegionName": name, "Endpoint": f"ec2.{name}.amazonaws.com", "OptInStatus": "opt-in-not-required"}
+        for name in cloud.regions
+    ]
+    return reply("ec2", "DescribeRegions", {"Regions": told})
+
+
+def describe_instance_types(cloud: Cloud, region: str, words: Words) -> Response:
+    named = words.get("InstanceTypes", [])
+    if unknown := set(named) - set(cloud.types):
+        raise Refused(
+            400, "InvalidInstanceType", f"The following supplied instance types do not exist: {unknown}"
+        )
+    types = [name for name in cloud.types if _has(cloud, region, name)]
+    found = [name for name in types if (name in named if named else _matches(words, "instance-type", name))]
+    return _page(
+        cloud, "DescribeInstanceTypes", "InstanceTypes", [goods.facts(name) for name in found], words
+    )
+
+
+def describe_instance_type_offerings(cloud: Cloud, region: str, words: Words) -> Response:
+    assert words["LocationType"] == "availability-zone"
+    told = [
+        {"InstanceType": name, "LocationType": "availability-zone", "Location": zone}
+        for name in cloud.types
+        if _matches(words, "instance-type", name)
+        for zone in (f"{region}{letter}" for letter in ZONES)
+        if (name, zone) not in cloud.not_offered
+    ]
+    return _page(cloud, "DescribeInstanceTypeOfferings", "InstanceTypeOfferings", told, words)
+
+
+def describe_spot_price_history(cloud: Cloud, region: str, words: Words) -> Response:
+    told = []
+    for name in words["InstanceTypes"]:
+        for zone in (f"{region}{letter}" for letter in ZONES):
+            usd = cloud.spot_usd.get((name, zone), goods.SPOT.get(name))
+            if usd is None or (name, zone) in cloud.not_offered:
+                continue
+            line = {"AvailabilityZone": zone, "InstanceType": name, "ProductDescription": "Linux/UNIX"}
+            # The one that holds, and one that a heedless reader would take for it.
+            for price, age in ((usd, timedelta(hours=2)), ("99.000000", timedelta(days=2))):
+                told.append({**line, "SpotPrice": price, "Timestamp": utcnow() - age})
+    return _page(cloud, "DescribeSpotPriceHistory", "SpotPriceHistory", told, words)
+
+
+def get_spot_placement_scores(cloud: Cloud, _: str, words: Words) -> Response:
+    assert words["SingleAvailabilityZone"]
+    (name,), told = words["InstanceTypes"], []
+    for region in words["RegionNames"]:
+        for zone in RegionsAndZonesBackend.zones[region]:
+            if score := cloud.scores.get((name, zone.name)):
+                told.append({"Region": region, "AvailabilityZoneId": zone.zone_id, "Score": score})
+    return _page(cloud, "GetSpotPlacementScores", "SpotPlacementScores", told, words)
+
+
+def describe_images(cloud: Cloud, _: str, words: Words) -> Response:
+    there = goods.images()
+    for id in words["ImageIds"]:
+        if not re.fullmatch("ami-[0-9a-f]{8,17}", id):
+            raise Refused(400, "InvalidAMIID.Malformed", f'Invalid id: "{id}" (expecting "ami-...")')
+        if id not in there:
+            raise Refused(400, "InvalidAMIID.NotFound", f"The image id '[{id}]' does not exist")
+    return reply("ec2", "DescribeImages", {"Images": [there[id] for id in words["ImageIds"]]})
+
+
+def run_instances(cloud: Cloud, region: str, words: Words) -> Response:
+    token = words["ClientToken"]
+    before = next(
+        (m for m in cloud.machines.values() if (m.region, m.request.get("ClientToken")) == (region, token)),
+        None,
+    )
+    if before is not None:
+        if before.request != words:
+            text = "The client token you have provided is associated with a different request."
+            raise Refused(400, "IdempotentParameterMismatch", text)
+        return _told("RunInstances", region, before)
+    _may_launch(cloud, region, words)
+    machine = _made(cloud, region, words)
+    return _told("RunInstances", region, machine)
+
+
+def describe_instances(cloud: Cloud, region: str, words: Words) -> Response:
+    there, ids = backend(region), words.get("InstanceIds", [])
+    for id in ids:
+        _known(cloud, region, id)
+    filters = {each["Name"]: each["Values"] for each in words.get("Filters", [])}
+    groups = filters.pop("placement-group-name", None)
+    shown = [machine for machine in cloud.machines.values() if machine.region == region]
+    for machine in [machine for machine in shown if machine.unseen and not ids]:
+        machine.unseen -= 1
+        shown.remove(machine)
+    if groups:
+        shown = [machine for machine in shown if machine.placement_group in groups]
+    found = there.describe_instances(filters)
+    by_id = {one.id: reservation for reservation in found for one in reservation.instances}
+    listed = [m for m in shown if m.id in by_id and (not ids or m.id in ids)]
+    answer = reply_of_moto("DescribeInstances", {"Reservations": [by_id[m.id] for m in listed]})
+    for machine in listed:
+        machine.seen()
+    return answer
+
+
+def terminate_instances(cloud: Cloud, region: str, words: Words) -> Response:
+    changed = []
+    for machine in [_known(cloud, region, id) for id in words["InstanceIds"]]:
+        previous = machine.state
+        if machine.alive:
+            machine.thing.terminate()
+            machine.become("shutting-down")
+            cloud.on_end(machine.id)
+        changed.append(_change(machine, previous))
+    return reply("ec2", "TerminateInstances", {"TerminatingInstances": changed})
+
+
+def stop_instances(cloud: Cloud, region: str, words: Words) -> Response:
+    changed = []
+    for machine in [_known(cloud, region, id) for id in words["InstanceIds"]]:
+        previous = machine.state
+        if machine.spot:
+            text = f"You can't stop the Spot Instance '{machine.id}': its request is a one-time request."
+            raise Refused(400, "UnsupportedOperation", text)
+        _must_be(machine, "running", "stopping", "stopped")
+        if previous == "running":
+            machine.thing.stop()
+            machine.become("stopping")
+        changed.append(_change(machine, previous))
+    return reply("ec2", "StopInstances", {"StoppingInstances": changed})
+
+
+def start_instances(cloud: Cloud, region: str, words: Words) -> Response:
+    changed = []
+    for machine in [_known(cloud, region, id) for id in words["InstanceIds"]]:
+        previous = machine.state
+        _must_be(machine, "running", "pending", "stopped")
+        if previous == "stopped":
+            _take(cloud, machine.instance_type, machine.zone)
+            machine.thing.start()
+            machine.become("pending")
+        changed.append(_change(machine, previous))
+    return reply("ec2", "StartInstances", {"StartingInstances": changed})
+
+
+def create_placement_group(cloud: Cloud, region: str, words: Words) -> Response:
+    key = (region, words["GroupName"])
+    if key in cloud.placement_groups:
+        text = f"The placement group '{words['GroupName']}' already exists."
+        raise Refused(400, "InvalidPlacementGroup.Duplicate", text)
+    tags = [tag for each in words.get("TagSpecifications", []) for tag in each["Tags"]]
+    group = {
+        "GroupName": words["GroupName"],
+        "Strategy": words["Strategy"],
+        "State": "available",
+        "Tags": tags,
+    }
+    cloud.placement_groups[key] = group
+    return reply("ec2", "CreatePlacementGroup", {"PlacementGroup": group})
+
+
+def describe_placement_groups(cloud: Cloud, region: str, words: Words) -> Response:
+    (wanted,) = words["Filters"]
+    assert wanted["Name"] == "tag-key"
+    told = [
+        group
+        for (place, _), group in cloud.placement_groups.items()
+        if place == region and any(tag["Key"] in wanted["Values"] for tag in group["Tags"])
+    ]
+    return reply("ec2", "DescribePlacementGroups", {"PlacementGroups": told})
+
+
+def delete_placement_group(cloud: Cloud, region: str, words: Words) -> Response:
+    name = words["GroupName"]
+    if (region, name) not in cloud.placement_groups:
+        raise Refused(400, "InvalidPlacementGroup.Unknown", f"The Placement Group '{name}' is unknown.")
+    if any(m.placement_group == name and m.state != "terminated" for m in cloud.machines.values()):
+        text = f"The placement group '{name}' is in use and may not be deleted."
+        raise Refused(400, "InvalidPlacementGroup.InUse", text)
+    del cloud.placement_groups[region, name]
+    return reply("ec2", "DeletePlacementGroup", {})
+
+
+def describe_subnets(_: Cloud, region: str, words: Words) -> Response:
+    filters = {each["Name"]: each["Values"] for each in words.get("Filters", [])}
+    told = [
+        {
+            "SubnetId": subnet.id,
+            "VpcId": subnet.vpc_id,
+            "CidrBlock": str(subnet.cidr_block),
+            "AvailabilityZone": subnet.availability_zone,
+            "DefaultForAz": str(subnet.default_for_az) == "true",
+            "State": "available",
+            "Tags": [{"Key": tag["key"], "Value": tag["value"]} for tag in subnet.get_tags()],
+            "Ipv6CidrBlockAssociationSet": [
+                {"Ipv6CidrBlock": each["ipv6CidrBlock"], "Ipv6CidrBlockState": each["ipv6CidrBlockState"]}
+                for each in subnet.ipv6_cidr_block_associations.values()
+            ],
+        }
+        for subnet in backend(region).describe_subnets(filters=filters)
+    ]
+    # moto writes the state of IPv6 into itself.
+    return reply("ec2", "DescribeSubnets", {"Subnets": told})
+
+
+def attach_internet_gateway(_: Cloud, region: str, words: Words) -> Response | None:
+    if backend(region).describe_internet_gateways(filters={"attachment.vpc-id": [words["VpcId"]]}):
+        text = f"Network {words['VpcId']} already has an internet gateway attached"
+        raise Refused(400, "InvalidParameterValue", text)
+    return None
+
+
+def delete_security_group(cloud: Cloud, _: str, words: Words) -> Response | None:
+    if any(words["GroupId"] in m.groups and m.state != "terminated" for m in cloud.machines.values()):
+        raise Refused(400, "DependencyViolation", f"resource {words['GroupId']} has a dependent object")
+    return None
+
+
+def delete_subnet(cloud: Cloud, _: str, words: Words) -> Response | None:
+    if any(words["SubnetId"] == m.subnet and m.state != "terminated" for m in cloud.machines.values()):
+        raise Refused(400, "DependencyViolation", f"The subnet '{words['SubnetId']}' has dependencies")
+    return None
+
+
+def delete_vpc(_: Cloud, region: str, words: Words) -> Response | None:
+    there, id = backend(region), words["VpcId"]
+    groups = [g for g in there.describe_security_groups(filters={"vpc-id": [id]}) if g.name != "default"]
+    if groups or there.describe_internet_gateways(filters={"attachment.vpc-id": [id]}):
+        raise Refused(400, "DependencyViolation", f"The vpc '{id}' has dependencies and cannot be deleted.")
+    return None
+
+
+def get_products(cloud: Cloud, _: str, words: Words) -> Response:
+    wanted = {each["Field"]: each["Value"] for each in words["Filters"]}
+    assert words["ServiceCode"] == "AmazonEC2"
+    told = [
+        json.dumps(product)
+        for product in _products(cloud)
+        if all(product["product"]["attributes"].get(name) == value for name, value in wanted.items())
+    ]
+    return _page(cloud, "GetProducts", "PriceList", told, words, "pricing")
+
+
+def list_service_quotas(cloud: Cloud, region: str, words: Words) -> Response:
+    told = [
+        {
+            "ServiceCode": words["ServiceCode"],
+            "QuotaCode": code,
+            "QuotaName": name,
+            "Value": cloud.quotas.get((region, code), PLENTY),
+            "Adjustable": True,
+        }
+        for code, name in goods.QUOTAS.items()
+    ]
+    return _page(cloud, "ListServiceQuotas", "Quotas", told, words, "servicequotas")
+
+
+def get_parameter(_: Cloud, __: str, words: Words) -> Response:
+    image = goods.PARAMETERS.get(words["Name"])
+    if image is None:
+        raise Refused(400, "ParameterNotFound", "")
+    told = {"Name": words["Name"], "Type": "String", "Value": image[0], "Version": 1}
+    return reply("ssm", "GetParameter", {"Parameter": told})
+
+
+def _may_launch(cloud: Cloud, region: str, words: Words) -> None:
+    name, zone = words["InstanceType"], _zone(region, words)
+    if words["ImageId"] not in goods.images():
+        raise Refused(400, "InvalidAMIID.NotFound", f"The image id '[{words['ImageId']}]' does not exist")
+    if name not in cloud.types:
+        raise Refused(400, "InvalidParameterValue", f"Invalid value '{name}' for InstanceType.")
+    if (name, zone) in cloud.not_offered:
+        text = f"Your requested instance type ({name}) is not supported in {zone}."
+        raise Refused(400, "Unsupported", text)
+    group = words.get("Placement", {}).get("GroupName")
+    if group and (region, group) not in cloud.placement_groups:
+        raise Refused(400, "InvalidPlacementGroup.Unknown", f"The Placement Group '{group}' is unknown.")
+    (disk,) = words["BlockDeviceMappings"]
+    if (
+        disk["Ebs"]["VolumeSize"]
+        < goods.images()[words["ImageId"]]["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"]
+    ):
+        raise Refused(
+            400, "InvalidBlockDeviceMapping", "Volume is smaller than snapshot, expect size >= 75GB"
+        )
+    _within_quota(cloud, region, words)
+    usd = cloud.spot_usd.get((name, zone), goods.SPOT.get(name, "0"))
+    most = words.get("InstanceMarketOptions", {}).get("SpotOptions", {}).get("MaxPrice")
+    if most is not None and float(most) < float(usd):
+        text = f"Your Spot request price of {most} is lower than the minimum of {usd}."
+        raise Refused(400, "SpotMaxPriceTooLow", text)
+    _take(cloud, name, zone)
+
+
+def _within_quota(cloud: Cloud, region: str, words: Words) -> None:
+    spot = "InstanceMarketOptions" in words
+    family = re.match("[a-z]+", words["InstanceType"])
+    code = {("p", True): "L-C4BD4855", ("p", False): "L-417A185B", ("g", True): "L-3819A6DF"}.get(
+        (family[0] if family else "", spot), "L-DB2E81BA"
+    )
+    most = cloud.quotas.get((region, code), PLENTY)
+    if goods.vcpus(words["InstanceType"]) <= most:
+        return
+    if spot:
+        raise Refused(400, "MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+    text = f"You have requested more vCPU capacity than your current vCPU limit of {most:.0f} allows"
+    raise Refused(400, "VcpuLimitExceeded", text)
+
+
+def _take(cloud: Cloud, name: str, zone: str) -> None:
+    left = cloud.capacity.get((name, zone))
+    if left is None:
+        return
+    if left < 1:
+        text = f"We currently do not have sufficient {name} capacity in the zone you requested ({zone})."
+        # As EC2 does: on its own side.
+        raise Refused(500, "InsufficientInstanceCapacity", text)
+    cloud.capacity[name, zone] = left - 1
+
+
+def _made(cloud: Cloud, region: str, words: Words) -> Machine:
+    there, (interface,) = backend(region), words["NetworkInterfaces"]
+    tags = {
+        each["ResourceType"]: {tag["Key"]: tag["Value"] for tag in each["Tags"]}
+        for each in words["TagSpecifications"]
+    }
+    spot = words.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
+    user_data = words.get("UserData", "")
+    reservation = there.run_instances(
+        words["ImageId"],
+        1,
+        user_data,
+        [],
+        instance_type=words["InstanceType"],
+        is_instance_type_default=False,
+        region_name=region,
+        security_group_ids=[],
+        nics=[{**interface, "DeviceIndex": interface["DeviceIndex"]}],
+        tags=tags,
+        instance_market_options="spot" if spot else {},
+        instance_initiated_shutdown_behavior=words["InstanceInitiatedShutdownBehavior"],
+        ipv6_address_count=interface.get("Ipv6AddressCount"),
+        metadata_options=words["MetadataOptions"],
+        client_token=words["ClientToken"],
+        block_device_mappings=_disks(words),
+    )
+    (thing,) = reservation.instances
+    thing.placement.group_name = words.get("Placement", {}).get("GroupName", "")
+    there.create_tags([thing.nics[0].id], tags.get("network-interface", {}))
+    machine = Machine(
+        id=thing.id,
+        region=region,
+        zone=_zone(region, words),
+        instance_type=words["InstanceType"],
+        spot=spot,
+        created_at=moto_utcnow(),
+        request=words,
+        user_data=_decoded(user_data),
+        tags=tags["instance"],
+        groups=tuple(interface["Groups"]),
+        subnet=interface["SubnetId"],
+        address="",
+        unseen=cloud.listing_lag,
+        fails_with=cloud.fails_after_creation.get(words["InstanceType"]),
+    )
+    cloud.machines[machine.id] = machine
+    machine.become("pending")
+    machine.created_at = utcnow()
+    machine.address = cloud.on_boot(BootInfo(machine.id, machine.user_data, region, machine.instance_type))
+    return machine
+
+
+def _disks(words: Words) -> list[dict[str, Any]]:
+    return [
+        {
+            "DeviceName": disk["DeviceName"],
+            "Ebs": {
+                "VolumeSize": disk["Ebs"]["VolumeSize"],
+                "VolumeType": disk["Ebs"]["VolumeType"],
+                "DeleteOnTermination": disk["Ebs"]["DeleteOnTermination"],
+                "Encrypted": False,
+                "SnapshotId": None,
+                "KmsKeyId": None,
+            },
+        }
+        for disk in words["BlockDeviceMappings"]
+    ]
+
+
+def _decoded(user_data: Any) -> str:
+    return base64.b64decode(user_data).decode()
+
+
+def _zone(region: str, words: Words) -> str:
+    (interface,) = words["NetworkInterfaces"]
+    return str(backend(region).get_subnet(interface["SubnetId"]).availability_zone)
+
+
+def _known(cloud: Cloud, region: str, id: str) -> Machine:
+    if not re.fullmatch("i-[0-9a-f]{8,17}", id):
+        raise Refused(400, "InvalidInstanceID.Malformed", f'Invalid id: "{id}"')
+    machine = cloud.machines.get(id)
+    if machine is None or machine.region != region:
+        raise Refused(400, "InvalidInstanceID.NotFound", f"The instance ID '{id}' does not exist")
+    return machine
+
+
+def _must_be(machine: Machine, *states: str) -> None:
+    if machine.state not in states:
+        text = f"The instance '{machine.id}' is not in a state from which it can be {states[0]}."
+        raise Refused(400, "IncorrectInstanceState", text)
+
+
+def _change(machine: Machine, previous: str) -> dict[str, Any]:
+    return {
+        "InstanceId": machine.id,
+        "PreviousState": {"Name": previous},
+        "CurrentState": {"Name": machine.state},
+    }
+
+
+def _told(action: str, region: str, machine: Machine) -> Response:
+    (reservation,) = backend(region).get_reservations_by_instance_ids([machine.id])
+    return reply_of_moto(action, reservation)
+
+
+def _has(cloud: Cloud, region: str, name: str) -> bool:
+    return any((name, f"{region}{letter}") not in cloud.not_offered for letter in ZONES)
+
+
+def _matches(words: Words, name: str, value: str) -> bool:
+    filters = [each["Values"] for each in words.get("Filters", []) if each["Name"] == name]
+    return all(any(fnmatchcase(value, pattern) for pattern in patterns) for patterns in filters)
+
+
+def _products(cloud: Cloud) -> Iterable[dict[str, Any]]:
+    for name in cloud.types:
+        for region in cloud.regions:
+            for system, usd in (("Linux", cloud.usd.get(name, "1")), ("Windows", "999.0000000000")):
+                attributes = {
+                    "instanceType": name,
+                    "regionCode": region,
+                    "operatingSystem": system,
+                    "tenancy": "Shared",
+                    "preInstalledSw": "NA",
+                    "capacitystatus": "Used",
+                    "servicecode": "AmazonEC2",
+                }
+                dimension = {"unit": "Hrs", "pricePerUnit": {"USD": usd}, "appliesTo": []}
+                term = {"priceDimensions": {"S.T.D": dimension}, "termAttributes": {}}
+                yield {
+                    "product": {"attributes": attributes, "productFamily": "Compute Instance", "sku": "S"},
+                    "serviceCode": "AmazonEC2",
+                    "terms": {"OnDemand": {"S.T": term}},
+                    "version": "20261120000000",
+                }
+
+
+def _page(
+    cloud: Cloud, action: str, name: str, told: list[Any], words: Words, service: str = "ec2"
+) -> Response:
+    start = int(words.get("NextToken") or 0)
+    end = start + cloud.page_size
+    more = {"NextToken": str(end)} if end < len(told) else {}
+    return reply(service, action, {name: told[start:end], **more})
+
+
+OURS: Final[Mapping[str, Action]] = {
+    "AttachInternetGateway": attach_internet_gateway,
+    "CreatePlacementGroup": create_placement_group,
+    "DeletePlacementGroup": delete_placement_group,
+    "DeleteSecurityGroup": delete_security_group,
+    "DeleteSubnet": delete_subnet,
+    "DeleteVpc": delete_vpc,
+    "DescribeImages": describe_images,
+    "DescribeInstanceTypeOfferings": describe_instance_type_offerings,
+    "DescribeInstanceTypes": describe_instance_types,
+    "DescribeInstances": describe_instances,
+    "DescribePlacementGroups": describe_placement_groups,
+    "DescribeRegions": describe_regions,
+    "DescribeSubnets": describe_subnets,
+    "DescribeSpotPriceHistory": describe_spot_price_history,
+    "GetParameter": get_parameter,
+    "GetProducts": get_products,
+    "GetSpotPlacementScores": get_spot_placement_scores,
+    "ListServiceQuotas": list_service_quotas,
+    "RunInstances": run_instances,
+    "StartInstances": start_instances,
+    "StopInstances": stop_instances,
+    "TerminateInstances": terminate_instances,
+}
+"""What is answered here; what returns None is only checked here, and done by moto."""

@@ -1,0 +1,185 @@
+"""What the project of the tests finds at Google: machine types, prices and images, in Google's own shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+SINCE: Final = "2026-11-01T08:00:00Z"
+HOUR_S: Final = 3600
+MONTH_S: Final = 730 * HOUR_S
+GIB: Final = 2**30
+SSD_GIB: Final = 375
+
+ZONES: Final = ("us-central1-a", "us-central1-b", "europe-west4-a")
+ACCELERATORS: Final[Mapping[str, Sequence[str]]] = {
+    "us-central1-a": ("nvidia-l4", "nvidia-tesla-a100", "nvidia-h100-80gb", "nvidia-tesla-t4"),
+    "us-central1-b": ("nvidia-l4", "nvidia-b200", "nvidia-tesla-t4", "nvidia-tesla-t4-vws"),
+    "europe-west4-a": ("nvidia-l4",),
+}
+
+
+def region_of(zone: str) -> str:
+    """The region of a zone."""
+    return zone.rpartition("-")[0]
+
+
+def machine(
+    name: str, cpus: int, memory_gib: int, gpu: str = "", gpus: int = 1, ssds: int = 0, arm: bool = False
+) -> dict[str, Any]:
+    """A machine type."""
+    return {
+        "kind": "compute#machineType",
+        "id": "1000012",
+        "creationTimestamp": "1969-12-31T16:00:00.000-08:00",
+        "name": name,
+        "guestCpus": cpus,
+        "memoryMb": memory_gib * 1024,
+        "isSharedCpu": False,
+        "architecture": "ARM64" if arm else "X86_64",
+        **({"bundledLocalSsds": {"defaultInterface": "NVME", "partitionCount": ssds}} if ssds else {}),
+        **({"accelerators": [{"guestAcceleratorType": gpu, "guestAcceleratorCount": gpus}]} if gpu else {}),
+    }
+
+
+def machines() -> dict[str, list[dict[str, Any]]]:
+    """The machine types by zone."""
+    l4 = [machine("g2-standard-4", 4, 16, "nvidia-l4"), machine("g2-standard-24", 24, 96, "nvidia-l4", 2)]
+    n1 = [machine("n1-standard-4", 4, 15), machine("n1-standard-8", 8, 30), machine("n1-highmem-2", 2, 13)]
+    cpu = [machine("e2-standard-2", 2, 8), machine("c4a-standard-2", 2, 8, arm=True)]
+    return {
+        "us-central1-a": [
+            *l4,
+            *n1,
+            *cpu,
+            machine("a2-highgpu-1g", 12, 85, "nvidia-tesla-a100"),
+            machine("a3-highgpu-8g", 208, 1872, "nvidia-h100-80gb", 8, ssds=16),
+        ],
+        "us-central1-b": [*l4, *n1, machine("a4-highgpu-8g", 224, 3968, "nvidia-b200", 8, ssds=32)],
+        "europe-west4-a": l4,
+    }
+
+
+def money(amount: str, currency: str = "USD") -> dict[str, Any]:
+    """An amount with nine decimals."""
+    units, _, nanos = amount.partition(".")
+    return {"currencyCode": currency, "units": units, "nanos": int(f"{nanos:0<9}")}
+
+
+def sku(
+    what: str, amount: str, unit: str = "h", regions: Sequence[str] = ("us-central1",), **category: str
+) -> dict[str, Any]:
+    """A part of a machine as the price list has it."""
+    bases = {"h": ("s", HOUR_S), "GiBy.h": ("By.s", GIB * HOUR_S), "GiBy.mo": ("By.s", GIB * MONTH_S)}
+    base, factor = bases[unit]
+    number = re.sub("[^0-9A-F]", "", f"{abs(hash(what)):X}")[:12].ljust(12, "0")
+    code = "-".join((number[:4], number[4:8], number[8:]))
+    return {
+        "name": f"services/6F81-5844-456A/skus/{code}",
+        "skuId": code,
+        "description": what,
+        "category": {
+            "serviceDisplayName": "Compute Engine",
+            "resourceFamily": "Compute",
+            "resourceGroup": "GPU",
+            "usageType": "OnDemand",
+            **category,
+        },
+        "serviceRegions": list(regions),
+        "pricingInfo": [
+            {
+                "summary": "",
+                "pricingExpression": {
+                    "usageUnit": unit,
+                    "usageUnitDescription": unit,
+                    "baseUnit": base,
+                    "baseUnitDescription": base,
+                    "baseUnitConversionFactor": factor,
+                    "displayQuantity": 1,
+                    "tieredRates": [{"startUsageAmount": 0, "unitPrice": money(amount)}],
+                },
+                "currencyConversionRate": 1,
+                "effectiveTime": "2026-11-20T16:00:00Z",
+            }
+        ],
+        "serviceProviderName": "Google",
+        "geoTaxonomy": {"type": "MULTI_REGIONAL", "regions": list(regions)},
+    }
+
+
+def skus() -> list[dict[str, Any]]:
+    """The price list: what machines consist of, and much that looks like it and is something else."""
+    spot, dws = {"usageType": "Preemptible"}, "attached to DWS Defined Duration VMs running in Americas"
+    ssd = {"resourceFamily": "Storage", "resourceGroup": "LocalSSD"}
+    return [
+        sku("G2 Instance Core running in Americas", "0.025", resourceGroup="CPU"),
+        sku("G2 Instance Ram running in Americas", "0.003", "GiBy.h", resourceGroup="RAM"),
+        sku("Nvidia L4 GPU running in Americas", "0.56"),
+        sku(f"Nvidia L4 GPU {dws}", "0.28"),
+        sku("Nvidia L4 GPU attached to Spot Preemptible VMs running in Americas", "0.22", **spot),
+        sku("Spot Preemptible G2 Instance Core running in Americas", "0.01", resourceGroup="CPU", **spot),
+        sku("G2 Custom Instance Core running in Americas", "0.026", resourceGroup="CPU"),
+        sku("Commitment v1: Nvidia L4 GPU running in Americas for 1 Year", "0.3", usageType="Commit1Yr"),
+        sku("A2 Instance Core running in Americas", "0.031611", resourceGroup="CPU"),
+        sku("A2 Instance Ram running in Americas", "0.004237", "GiBy.h", resourceGroup="RAM"),
+        sku("Nvidia Tesla A100 GPU running in Americas", "2.933908"),
+        sku("A3 Instance Core running in Americas", "0.0293", resourceGroup="CPU"),
+        sku("A3 Instance Ram running in Americas", "0.0025", "GiBy.h", resourceGroup="RAM"),
+        sku("Nvidia H100 80GB GPU running in Americas", "9.796552"),
+        sku("SSD backed Local Storage", "0.08", "GiBy.mo", **ssd),
+        sku("A4 Nvidia B200 (1 gpu slice) running in Americas", "16.11"),
+        sku("N1 Predefined Instance Core running in Americas", "0.031611", resourceGroup="CPU"),
+        sku("N1 Predefined Instance Ram running in Americas", "0.004237", "GiBy.h", resourceGroup="RAM"),
+        sku("Nvidia Tesla T4 GPU running in Americas", "0.35"),
+        sku("G2 Instance Core running in Netherlands", "0.0275", regions=["europe-west4"]),
+        sku("G2 Instance Ram running in Netherlands", "0.0033", "GiBy.h", ["europe-west4"]),
+    ]
+
+
+def spot_prices() -> dict[tuple[str, str], str]:
+    """What spot machines cost an hour, by region and machine type."""
+    return {
+        ("us-central1", "g2-standard-4"): "0.28",
+        ("us-central1", "g2-standard-24"): "0.8",
+        ("us-central1", "a2-highgpu-1g"): "1.3",
+        ("us-central1", "a3-highgpu-8g"): "19.64",
+        ("europe-west4", "g2-standard-4"): "0.31",
+    }
+
+
+def image(family: str, day: str, arm: bool = False, **other: Any) -> dict[str, Any]:
+    """An image of a family."""
+    return {
+        "kind": "compute#image",
+        "id": "4242",
+        "name": f"{family}-v{day.replace('-', '')}",
+        "family": family,
+        "creationTimestamp": f"{day}T07:00:00.000-07:00",
+        "architecture": "ARM64" if arm else "X86_64",
+        "diskSizeGb": "10",
+        "status": "READY",
+        **other,
+    }
+
+
+def images() -> dict[str, list[dict[str, Any]]]:
+    """The images by the project that owns them."""
+    accelerator, plain = "ubuntu-accelerator-{}-{}-with-nvidia-{}", "ubuntu-{}-lts-{}"
+    return {
+        "ubuntu-os-accelerator-images": [
+            image(accelerator.format(2204, "amd64", 580), "2026-10-02"),
+            image(accelerator.format(2404, "amd64", 570), "2026-10-03"),
+            image(accelerator.format(2404, "amd64", 580), "2026-09-01"),
+            image(accelerator.format(2404, "amd64", 580), "2026-10-01", deprecated={"state": "ACTIVE"}),
+            image(accelerator.format(2404, "amd64", 595), "2026-10-09", deprecated={"state": "DEPRECATED"}),
+            image(accelerator.format(2404, "arm64", 580), "2026-10-05", arm=True),
+            image("ubuntu-accel-2204-amd64-tpu-v5e-v5p-v6e", "2026-10-06"),
+        ],
+        "ubuntu-os-cloud": [
+            image(plain.format(2204, "amd64"), "2026-10-02"),
+            image(plain.format(2404, "amd64"), "2026-10-01"),
+            image(plain.format(2404, "arm64"), "2026-10-01", arm=True),
+            image("ubuntu-minimal-2404-lts-amd64", "2026-10-08"),
+        ],
+    }

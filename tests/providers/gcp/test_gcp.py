@@ -1,0 +1,31 @@
+"""Google Cloud against the contract of all adapters."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpucloud.provider import Provider
+from gpucloud.testing import ProviderConformance
+from gpucloud_gcp import Gcp
+from tests.harness.gcp import Project
+
+
+class TestGcp(ProviderConformance):
+    @pytest.fixture
+    def provider(self, gcp: Gcp) -> Provider:
+        return gcp
+
+
+class TestGcpWhoseListingLags(ProviderConformance):
+    @pytest.fixture
+    def provider(self, gcp: Gcp, project: Project) -> Provider:
+        project.lag = 2
+        return gcp
+
+
+class TestGcpWithShortPagesThatWorksSlowly(ProviderConformance):
+    @pytest.fixture
+    def provider(self, gcp: Gcp, project: Project) -> Provider:
+        project.page = 3
+        project.slow = 3
+        return gcp
