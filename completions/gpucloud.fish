@@ -1,13 +1,13 @@
 function _gpucloud_completion;
-    set -l response (env _GPUCLOUD_COMPLETE=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) gpucloud);
+    set -l response (env _GPUCLOUD_COMPLETE=complete_fish COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) gpucloud);
 
     for completion in $response;
         set -l metadata (string split "," $completion);
 
         if test $metadata[1] = "dir";
-            __fish_complete_directories $metadata[2];
+            __complete_fish_directories $metadata[2];
         else if test $metadata[1] = "file";
-            __fish_complete_path $metadata[2];
+            __complete_fish_path $metadata[2];
         else if test $metadata[1] = "plain";
             echo $metadata[2];
         end;

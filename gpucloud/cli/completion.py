@@ -33,4 +33,6 @@ def script(shell: str) -> str:
             why=f"there is for {', '.join(SHELLS)}",
             hint="gpucloud completion bash",
         )
-    return kind(click.Command("gpucloud"), {}, "gpucloud", "_GPUCLOUD_COMPLETE").source().strip()
+    source = kind(click.Command("gpucloud"), {}, "gpucloud", "_GPUCLOUD_COMPLETE").source().strip()
+    # The script is click's, and typer, which answers it, wants the two words the other way round.
+    return source.replace(f"{shell}_complete", f"complete_{shell}")

@@ -170,9 +170,12 @@ class _Attempt:
 
     def _resume(self, rental: Rental, label: str) -> Rental | None:
         if rental.ref is None:
-            instance = settle(self.fleet.provider(rental), rental.token)
+            provider = self.fleet.provider(rental)
+            instance = settle(provider, rental.token)
             if instance is None:
                 self.fleet.store.journal.gone(rental.token, "its launch was cut off before it was made")
+                # What it needs may have been made before it.
+                remove_left_behind(self.fleet, provider, rental.token)
                 return None
             self.fleet.store.journal.accept(rental.token, instance)
             rental = self.fleet.store.journal.get(rental.token)

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -226,6 +227,17 @@ def _is_there(provider: str) -> None:
         ) from error
 
 
+def _moment(told: Any) -> datetime:
+    """What botocore makes of a time, ten times as fast: a listing of prices has thousands of them."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        moment = datetime.fromisoformat(told)
+    except (TypeError, ValueError):
+        return parse_timestamp(told)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _session(settings: ProviderSettings) -> boto3.Session:
     import boto3
     import botocore.session
@@ -235,6 +247,7 @@ def _session(settings: ProviderSettings) -> boto3.Session:
     environ, profile = dict(settings.environ), _text(settings, "profile")
     ours = {**_files(settings), "retry_mode": "standard", "max_attempts": ATTEMPTS}
     core = botocore.session.Session(profile=profile)
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     store, chains = core.get_component("config_store"), ConfigChainFactory(session=core, environ=environ)
     for name, (key, variables, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
         chain = chains.create_config_chain(name, variables, key, ours.get(name, default), convert)

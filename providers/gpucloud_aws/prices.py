@@ -7,7 +7,6 @@ whichever takes fewer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from functools import partial
@@ -81,6 +80,6 @@ def _products(client: PricingClient, queries: Sequence[Mapping[str, str]]) -> It
 
 
 def _price(text: str) -> tuple[tuple[str, str], Decimal] | None:
-    product = Product.model_validate(json.loads(text))
+    product = Product.model_validate_json(text)
     usd, of = product.usd, product.product.attributes
     return None if usd is None else ((of.instance_type, of.region), usd)

@@ -25,7 +25,7 @@ from gpucloud_gcp.quotas import Quotas, of_project, regional
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-AT_ONCE: Final = 16
+AT_ONCE: Final = 48
 """So many requests for advice are under way at a time."""
 
 SPOT_SOURCE: Final = "compute.googleapis.com advice.capacityHistory"

@@ -298,3 +298,25 @@ def test_nothing_is_written_outside_our_folders(cli: Cli) -> None:
 def test_the_module_and_the_script_are_one_program(cli: Cli) -> None:
     assert cli.ok("--version").out.startswith("gpucloud ")
     assert COMMAND[1:] == ("-m", "gpucloud")
+
+
+COMPLETIONS = Path(__file__).resolve().parents[2] / "completions"
+
+
+def test_bash_completes_what_is_typed(cli: Cli) -> None:
+    script = (
+        f"source {COMPLETIONS}/gpucloud.bash; COMP_WORDS=(gpucloud offers --prov); COMP_CWORD=2;"
+        ' _gpucloud_completion gpucloud; echo "${COMPREPLY[@]}"'
+    )
+    path = os.pathsep.join([str(Path(sys.executable).parent), cli.environ["PATH"]])
+    environ = {**cli.environ, "PATH": path}
+    done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("--provider\n", "")
+
+
+@pytest.mark.parametrize(("file", "typed"), [("_gpucloud", "2"), ("gpucloud.fish", "--prov")])
+def test_the_other_shells_ask_so_that_they_are_answered(cli: Cli, file: str, typed: str) -> None:
+    asked = re.search(r"_GPUCLOUD_COMPLETE=(\w+)", (COMPLETIONS / file).read_text())
+    assert asked
+    words = {"_GPUCLOUD_COMPLETE": asked[1], "COMP_WORDS": "gpucloud offers --prov", "COMP_CWORD": typed}
+    assert "--provider" in cli.ok(env=words).out

@@ -130,7 +130,8 @@ def configure(file: Path, *rigs: Rig) -> dict[str, str]:
     """Write the file by which a person would use these clouds; returns the environment of the commands."""
     tables = {rig.name: dict(rig.table) for rig in rigs}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(tomlkit.dumps({"launch": {"ssh_from": "203.0.113.7"}, "providers": tables}))
+    settings = {"launch": {"ssh_from": "203.0.113.7"}, "offers": {"timeout": "2m"}, "providers": tables}
+    file.write_text(tomlkit.dumps(settings))
     return {name: value for rig in rigs for name, value in rig.environ.items()}
 
 
