@@ -139,3 +139,14 @@ def test_a_fault_hides_nothing_that_bills(world: World, verb: Verb, trouble: Tro
         world.explained()
     world.cleaned_up()
     assert world.rig.faults.struck
+
+
+@pytest.mark.parametrize(("world", "lag"), [("aws", "listing_lag"), ("gcp", "lag")], indirect=["world"])
+def test_what_is_listed_late_is_neither_lost_nor_rented_again(world: World, lag: str) -> None:
+    setattr(world.rig.state, lag, 2)
+    world.rig.faults.strike(Fault(Verb.CREATE, Trouble.LOST_REPLY))
+    for act in (rent, rent, give_back):
+        world.act(act)
+        world.explained()
+    world.cleaned_up()
+    assert len(world.rig.state.instances()) == 1
