@@ -62,7 +62,7 @@ def test_a_name_that_is_something_else_is_refused(cli: Cli) -> None:
 
 
 def test_a_machine_that_died_is_noticed_and_replaced(cli: Cli) -> None:
-    cli.ok("launch", "--name", "x", "--no-push", "--max-duration", "2s")
+    cli.ok("launch", "--name", "x", "--no-push", "--max-duration", "10s")
     eventually(lambda: not instances(cli))
     done = cli.ok("launch", "--name", "x", "--no-push", "--json")
     assert "used again" not in done.err
@@ -219,7 +219,7 @@ def test_a_bad_host_is_ended_before_the_next_is_tried(cli: Cli) -> None:
 
 
 def test_ps_asks_the_providers_when_told_to(cli: Cli) -> None:
-    cli.ok("launch", "--name", "x", "--no-push", "--max-duration", "2s")
+    cli.ok("launch", "--name", "x", "--no-push", "--max-duration", "10s")
     eventually(lambda: not instances(cli))
     assert len(cli.ok("ps", "--json").json["clusters"][0]["nodes"]) == 1
     assert cli.ok("ps", "--json", "--refresh").json["clusters"][0]["nodes"] == []
@@ -233,7 +233,8 @@ def test_logs_outlive_the_machine(cli: Cli) -> None:
 
 
 def test_a_job_whose_machine_went_away_is_not_said_to_run(cli: Cli) -> None:
-    cli.ok("launch", "--name", "x", "--max-duration", "2s", "--", "trap '' TERM; while :; do sleep 0.1; done")
+    stubborn = "trap '' TERM; while :; do sleep 0.1; done"
+    cli.ok("launch", "--name", "x", "--max-duration", "10s", "--", stubborn)
     eventually(lambda: not instances(cli))
     assert cli.ok("jobs", "--json").json["jobs"][0]["state"] == "interrupted"
 

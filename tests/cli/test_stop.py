@@ -239,7 +239,7 @@ def test_a_stopped_machine_leaves_room_under_a_cap_that_its_start_needs(cli: Cli
 
 
 def test_a_lease_that_is_over_is_not_started_again(cli: Cli) -> None:
-    launch(cli, "--no-push", "--max-duration", "4s")
+    launch(cli, "--no-push", "--max-duration", "12s")
     cli.ok("stop", "x", "--yes")
     eventually(lambda: cli("start", "x", "--dry-run").code == 83)
     done = cli("start", "x", "--yes")

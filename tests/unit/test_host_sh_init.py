@@ -73,14 +73,14 @@ def test_of_many_that_take_it_at_once_one_watch_remains(host_sh: HostSh) -> None
         assert taker.communicate(timeout=30)[1] == b""
         assert taker.returncode == 0
     eventually(lambda: len(watches(host_sh)) <= 1)
-    assert watches(host_sh) == [watch_pid(host_sh)]
+    assert eventually(lambda: watches(host_sh) == [watch_pid(host_sh)])
 
 
 def test_a_watch_that_was_killed_is_started_again(host_sh: HostSh) -> None:
     host_sh.init()
     end_watch(host_sh)
     host_sh.init()
-    assert watches(host_sh) == [watch_pid(host_sh)]
+    assert eventually(lambda: watches(host_sh) == [watch_pid(host_sh)])
 
 
 def test_a_stranger_with_the_number_of_the_old_watch_is_no_watch(host_sh: HostSh) -> None:
@@ -88,7 +88,7 @@ def test_a_stranger_with_the_number_of_the_old_watch_is_no_watch(host_sh: HostSh
     end_watch(host_sh)
     (host_sh.root / "watch.pid").write_text(f"{os.getpid()} 1\n")
     host_sh.init()
-    assert watches(host_sh) == [watch_pid(host_sh)]
+    assert eventually(lambda: watches(host_sh) == [watch_pid(host_sh)])
 
 
 def test_the_watch_ends_when_its_folder_is_gone(host_sh: HostSh) -> None:
@@ -140,4 +140,4 @@ def test_a_home_behind_a_symlink_is_one_and_the_same(host_sh: HostSh) -> None:
     command = [*host_sh.command()[:1], script, "init", "0", "me", "", ""]
     done = subprocess.run(command, env=host_sh.env, check=True, capture_output=True)
     assert facts(done)["root"] == str(host_sh.root)
-    assert watches(host_sh) == [watch_pid(host_sh)]
+    assert eventually(lambda: watches(host_sh) == [watch_pid(host_sh)])
