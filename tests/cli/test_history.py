@@ -143,5 +143,5 @@ def test_past_prices_are_taken_over_only_from_who_tells_them(cli: Cli) -> None:
 
 def test_a_chart_of_one_moment_is_a_chart(cli: Cli, tmp_path: Path) -> None:
     cli.ok("offers", *SIM)
-    cli.ok("history", "H100", "--since", "1s", "--svg", str(tmp_path / "one.svg"))
+    cli.ok("history", "H100", "--since", "1m", "--svg", str(tmp_path / "one.svg"))
     assert (tmp_path / "one.svg").read_text().startswith("<svg")

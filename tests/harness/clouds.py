@@ -54,7 +54,7 @@ AZURE_ROUTES: Final[tuple[Route, ...]] = (
     ("DELETE", _MACHINE, Verb.TERMINATE),
     ("POST", f"{_MACHINE}/deallocate", Verb.STOP),
     ("POST", f"{_MACHINE}/start", Verb.START),
-    ("GET", "/subscriptions/S/resources", Verb.LIST_RESOURCES),
+    ("GET", "/publicIPAddresses", Verb.LIST_RESOURCES),
     ("DELETE", "/(disks|networkInterfaces|publicIPAddresses)/[^/]+", Verb.REMOVE),
 )
 
