@@ -137,11 +137,11 @@ def test_an_interrupted_job_is_recovered_on_another_machine(cli: Cli) -> None:
     (cli.project / "train.sh").write_text(
         'step=$(cat step 2>/dev/null || echo 0); echo "from $step"\n'
         "trap 'echo \"$step\" > step; exit 1' TERM\n"
-        'while [ "$step" -lt 25 ]; do sleep 0.2; step=$((step + 1)); done\n'
+        'while [ "$step" -lt 50 ]; do sleep 0.2; step=$((step + 1)); done\n'
         "echo done > result\n"
     )
     done = run(
-        cli, "--provider", "sim:interrupt@3s,notice=1s", "--spot", "--recover", "--yes", "--json",
+        cli, "--provider", "sim:interrupt@12s,notice=8s", "--spot", "--recover", "--yes", "--json",
         "--output", "step", "--output", "result", "--", "sh train.sh",
     )  # fmt: skip
     assert done.code == 0, done.err
