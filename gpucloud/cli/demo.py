@@ -11,7 +11,7 @@ from gpucloud.cli.app import app
 from gpucloud.cli.render import money, out
 from gpucloud.errors import OutputsNotVerified
 
-MARKET: Final = "sim:stockout=1,boot=1s,interrupt@6s,notice=2s"
+MARKET: Final = "sim:stockout=1,boot=1s,interrupt@asked,notice=20s"
 STEPS: Final = 40
 
 TRAIN: Final = """\
@@ -25,6 +25,7 @@ while [ "$step" -lt 40 ]; do
   sleep 0.2
   step=$((step + 1))
   [ $((step % 10)) -ne 0 ] || echo "step $step of 40"
+  [ "$step" -ne 15 ] || touch ~/.interrupt
 done
 echo "$step" > checkpoint
 echo "trained for $step steps" > result.txt

@@ -39,6 +39,9 @@ ENDED: Final = "ended.json"
 STOPPED: Final = "stopped"
 """The file that tells an instance to stop; it lies there until the instance was started again."""
 
+ASKED: Final = ".interrupt"
+"""The file in its home by which a job asks for the interruption that is in store for its instance."""
+
 STARTING: Final = timedelta(seconds=20)
 """How long after its creation a folder without a server counts as starting."""
 
@@ -49,7 +52,10 @@ Document = TypeVar("Document", bound=BaseModel)
 
 
 class Spec(BaseModel):
-    """What was asked for. Times in seconds count from the creation; ``dead`` instances never answer."""
+    """What was asked for. Times in seconds count from the creation; ``dead`` instances never answer.
+
+    One to be interrupted when ``asked`` waits until something on it makes ``ASKED`` in its home.
+    """
 
     token: str
     cluster: str
@@ -64,7 +70,7 @@ class Spec(BaseModel):
     sshd: Literal["asyncssh", "openssh"] = "asyncssh"
     boot_s: float = 0
     dead: bool = False
-    interrupt_after_s: float | None = None
+    interrupt_at: float | Literal["asked"] | None = None
     notice_s: float = 0
 
 

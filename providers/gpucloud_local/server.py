@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-from gpucloud_local.api import ENDED, STOPPED, Ended, Spec, Status, delete, publish, remove, username
+from gpucloud_local.api import ASKED, ENDED, STOPPED, Ended, Spec, Status, delete, publish, remove, username
 from gpucloud_local.orders import expiry
 from gpucloud_local.processes import MARKER, PASSED_ON, kill_processes
 
@@ -70,10 +70,7 @@ async def serve(folder: Path, spec: Spec) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end, "terminated")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     heeding = asyncio.create_task(_heed(folder, spec, end))
-    if spec.interrupt_after_s is not None:
-        taken_back = spec.created_at + timedelta(seconds=spec.interrupt_after_s)
-        _at(taken_back - timedelta(seconds=spec.notice_s), (folder / "home" / NOTICE).touch)
-        _at(taken_back, end, "interrupted")
+    interrupting = asyncio.create_task(_interrupt(folder, spec, end))
 
     boot = asyncio.create_task(_boot(folder, spec))
     waiting = asyncio.create_task(over.wait())
@@ -84,6 +81,7 @@ async def serve(folder: Path, spec: Spec) -> None:
     boot.cancel()
     await _quiet(folder)
     heeding.cancel()
+    interrupting.cancel()
     if reasons == {"stopped"}:
         (folder / "status.json").unlink(missing_ok=True)
         return
@@ -112,9 +110,25 @@ async def _heed(folder: Path, spec: Spec, end: Callable[[Reason], None]) -> None
         await asyncio.sleep(min(LOOK_S, max(left, 0.01)))
 
 
-def _at(moment: datetime, action: Callable[..., None], *arguments: object) -> None:
-    delay = max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    asyncio.get_running_loop().call_later(delay, action, *arguments)
+async def _interrupt(folder: Path, spec: Spec, end: Callable[[Reason], None]) -> None:
+    """Announce and carry out the interruption that is in store for it, if there is one."""
+    home, notice = folder / "home", timedelta(seconds=spec.notice_s)
+    if spec.interrupt_at is None:
+        return
+    if spec.interrupt_at == "asked":
+        while not (home / ASKED).exists():
+            await asyncio.sleep(LOOK_S)
+        taken_back = datetime.now(UTC) + notice
+    else:
+        taken_back = spec.created_at + timedelta(seconds=spec.interrupt_at)
+    await _until(taken_back - notice)
+    (home / NOTICE).touch()
+    await _until(taken_back)
+    end("interrupted")
+
+
+async def _until(moment: datetime) -> None:
+    await asyncio.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
 
 
 async def _quiet(folder: Path) -> None:

@@ -289,7 +289,7 @@ def _fate(market: Market, script: Script, spec: local.Spec) -> dict[str, object]
         "boot_s": script.boot,
         "dead": market.strikes("badhost", script.badhost),
         "notice_s": script.notice,
-        "interrupt_after_s": script.interrupts[turn] if spot and turn < len(script.interrupts) else None,
+        "interrupt_at": script.interrupts[turn] if spot and turn < len(script.interrupts) else None,
     }
 
 

@@ -7,6 +7,7 @@
 ``badhost=1``            the first instance never answers
 ``wronggpu=1``           the first instance with GPUs has one A10 instead of what was sold
 ``interrupt@40s``        the first spot instance is taken back 40 s after launch, a second item the second
+``interrupt@asked``      the same, but when something on it makes the file ``~/.interrupt``
 ``notice=3s``            so long before, the interruption is announced on the instance (2 s without this item)
 ``price*1.2@30s``        from 30 s after the market opened all prices, and running spot, are 1.2 times as much
 ``throttle=3``           the first 3 requests are answered "too many requests"
@@ -32,7 +33,7 @@ import difflib
 import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from gpucloud.errors import ConfigError
 from gpucloud.quantities import parse_duration
@@ -91,7 +92,7 @@ class Script:
     seed: int = 0
     boot: float = 0
     notice: float = 2
-    interrupts: tuple[float, ...] = ()
+    interrupts: tuple[float | Literal["asked"], ...] = ()
     prices: tuple[tuple[Decimal, float], ...] = ()
     auth: bool = False
 
@@ -122,6 +123,8 @@ def _with(script: Script, item: str) -> Script:
         return replace(script, auth=True)
     if match := re.fullmatch(r"(boot|notice)=(.+)", item):
         return _set(script, match[1], parse_duration(match[2]).total_seconds())
+    if item == "interrupt@asked":
+        return replace(script, interrupts=(*script.interrupts, "asked"))
     if match := re.fullmatch(r"interrupt@(.+)", item):
         return replace(script, interrupts=(*script.interrupts, parse_duration(match[1]).total_seconds()))
     if match := re.fullmatch(r"price\*(\d+(?:\.\d+)?)(?:@(.+))?", item):

@@ -124,13 +124,24 @@ def test_the_warning_is_not_there_before_its_time(
     assert machine.run(market.traits.notice_probe).status == 1
 
 
+def test_a_job_can_ask_for_the_interruption_that_is_in_store(
+    sim: MakeMarket, spot: Offer, launch: Launch, key: Identity
+) -> None:
+    market = sim("interrupt@asked,notice=0s")
+    instance = launch(market, spot)
+    machine = Rented(market, running(market, instance), key)
+    assert machine.run(market.traits.notice_probe).status == 1
+    assert machine.run("touch ~/.interrupt").status == 0
+    eventually(lambda: market.get(instance.ref).interrupted)
+
+
 def test_each_interruption_is_for_one_spot_instance_in_their_order(
     sim: MakeMarket, spot: Offer, offer: Offer, launch: Launch
 ) -> None:
     market = sim("interrupt@1h,interrupt@2h")
     made = [launch(market, which) for which in (offer, spot, offer, spot, spot)]
     folder = market.settings.state_dir / "instances"
-    assert [read(folder / instance.ref.id).spec.interrupt_after_s for instance in made] == [
+    assert [read(folder / instance.ref.id).spec.interrupt_at for instance in made] == [
         None,
         3600,
         None,

@@ -59,7 +59,7 @@ def story(sim: MakeMarket, folder: str, script: str, key: Identity) -> list[obje
         seen.append(sorted(str(instance.token) for instance in market.instances()))
     for instance in market.instances():
         spec_made = read(market.settings.state_dir / "instances" / instance.ref.id).spec
-        seen.append((spec_made.token, spec_made.dead, spec_made.interrupt_after_s, spec_made.usd_per_hour))
+        seen.append((spec_made.token, spec_made.dead, spec_made.interrupt_at, spec_made.usd_per_hour))
     return seen
 
 

@@ -28,6 +28,7 @@ WORDS = {
     "badhost=1": Script(badhost=1),
     "interrupt@40s": Script(interrupts=(40,)),
     "interrupt@40s,interrupt@1h": Script(interrupts=(40, 3600)),
+    "interrupt@asked,interrupt@40s": Script(interrupts=("asked", 40)),
     "notice=3s": Script(notice=3),
     "price*1.2@30s": Script(prices=((Decimal("1.2"), 30),)),
     "price*2": Script(prices=((Decimal(2), 0),)),
