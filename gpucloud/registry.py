@@ -193,10 +193,16 @@ class Registry:
                 )
         return found
 
-    def rents(self, reference: str) -> bool:
-        """Whether there is an adapter of that name that can rent. Raises ``ConfigError``."""
+    def asks(self, reference: str) -> bool:
+        """Whether a provider that was named is to be asked, rather than what it publishes be read.
+
+        One that publishes its prices is asked once there is an account. Raises ``ConfigError``.
+        """
         name = reference.partition(":")[0]
-        return name in names() and issubclass(load(name), Provider)
+        adapter = load(name) if name in names() else Adapter
+        return issubclass(adapter, Provider) and (
+            self.is_set_up(name) or not issubclass(adapter, PublicCatalog)
+        )
 
     def select(self, references: Sequence[str]) -> list[Provider]:
         """The named providers, or without names every one that is configured."""

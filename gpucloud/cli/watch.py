@@ -76,7 +76,8 @@ class _Watch:
         from gpucloud.registry import Registry
 
         registry = Registry(settings)
-        rentable = [name for name in names if registry.rents(name)]
+        # Who has no account there can still wait for what is published.
+        rentable = [name for name in names if registry.asks(name)]
         published = [name for name in names if name not in rentable]
         self._asked = registry.select(rentable) if rentable or not names else []
         self._catalogs = registry.catalogs(published) if published else {}

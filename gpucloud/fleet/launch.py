@@ -28,7 +28,7 @@ from gpucloud.fleet import Fleet
 from gpucloud.fleet.budget import caps
 from gpucloud.fleet.contact import node_label, reach
 from gpucloud.fleet.end import end, end_rental, end_twins, lock_name, remove_left_behind, settle
-from gpucloud.fleet.origin import Origin
+from gpucloud.fleet.origin import Origin, admitted_anew
 from gpucloud.fleet.plan import LaunchRequest, Plan
 from gpucloud.fleet.quote import Quotes
 from gpucloud.fleet.reconcile import refresh
@@ -183,7 +183,10 @@ class _Attempt:
             end_rental(self.fleet, rental, "its end had been cut off")
             return None
         try:
-            return rental if rental.state is RentalState.REACHABLE else reach(self.fleet, rental, label)
+            if rental.state is RentalState.REACHABLE:
+                return rental
+            admitted_anew(self.fleet, rental)
+            return reach(self.fleet, rental, label)
         except (RemoteError, HostCheckFailed) as error:
             self._discard(rental, label, error)
             return None

@@ -19,8 +19,8 @@ from gpucloud.provider import Admits
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S: Final = 10
-"""How long to wait for an address; one of the two kinds is missing in most places, and that soon shows."""
+PATIENCE_S: Final = 3
+"""How long to wait for an address: where one of the two kinds is missing, every launch waits so long."""
 
 
 @dataclass(slots=True)

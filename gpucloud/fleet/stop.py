@@ -26,6 +26,7 @@ from gpucloud.fleet import Fleet
 from gpucloud.fleet.budget import caps
 from gpucloud.fleet.contact import node_label, poll, reach
 from gpucloud.fleet.end import PASSING, beside, find, lock_name
+from gpucloud.fleet.origin import admitted_anew
 from gpucloud.model import (
     Cluster,
     ClusterState,
@@ -328,6 +329,8 @@ def _bring_up(fleet: Fleet, cluster: Cluster, rental: Rental) -> None:
         return
     # Whoever looked at it meanwhile may have taken it for stopped.
     journal.starting(rental.token)
+    # It may be started from another place than it was launched from.
+    admitted_anew(fleet, rental)
     reach(fleet, journal.get(rental.token), label)
 
 

@@ -552,8 +552,8 @@ def test_a_fleet_of_this_process_can_have_it(acme: Acme, tmp_path: Path) -> None
         assert fleet.registry.get("acme") is acme
         assert fleet.registry.configured() == [acme]
         assert fleet.registry.select(()) == [acme]
-        assert fleet.registry.rents("acme")
-        assert not fleet.registry.rents("sim")
+        assert fleet.registry.asks("acme")
+        assert not fleet.registry.asks("sim")
         with pytest.raises(NothingMatched):
             fleet.registry.get("sim")
     finally:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -20,6 +21,8 @@ from gpucloud.errors import (
     UsageError,
 )
 from gpucloud.fleet import Fleet
+from gpucloud.fleet.launch import launch
+from gpucloud.fleet.plan import LaunchRequest, plan
 from gpucloud.fleet.stop import check_start, check_stop, savings, start, stop, stopped_rate
 from gpucloud.model import (
     Cluster,
@@ -41,6 +44,7 @@ from tests.harness.books import a_rental
 
 NODES = 2
 HOURS = timedelta(hours=2)
+HERE = "203.0.113.7"
 
 
 @pytest.fixture
@@ -55,7 +59,11 @@ def fleet(server: Server, tmp_path: Path) -> Iterator[Fleet]:
 
 
 def a_fleet(folder: Path, provider: Provider) -> Iterator[Fleet]:
-    config = load({"launch.end_timeout": "1s", "budget.day": "100"}, {"HOME": str(folder)}, folder)
+    config = load(
+        {"launch.end_timeout": "1s", "budget.day": "100", "launch.ssh_from": HERE},
+        {"HOME": str(folder)},
+        folder,
+    )
     store = Store(folder / "books")
     try:
         yield Fleet(store, Only(config, provider), config, "me", lambda: identity(folder), lambda event: None)
@@ -63,8 +71,8 @@ def a_fleet(folder: Path, provider: Provider) -> Iterator[Fleet]:
         store.db.close()
 
 
-def rented(fleet: Fleet, nodes: int = NODES) -> Cluster:
-    """A cluster that is up."""
+def rented(fleet: Fleet, nodes: int = NODES, *, up: bool = True) -> Cluster:
+    """A cluster that is up, or whose launch was cut off when all was rented."""
     provider = fleet.registry.get("acme")
     offer = next(offer for offer in provider.offers(Requirements()) if offer.usd_per_hour)
     cluster = fleet.store.clusters.create("x", nodes, ephemeral=False)
@@ -82,8 +90,26 @@ def rented(fleet: Fleet, nodes: int = NODES) -> Cluster:
         fleet.store.journal.intend(rental)
         spec = LaunchSpec(token=token, cluster="x", rank=rank, owner="me", public_key="ssh-ed25519 AAAA")
         fleet.store.journal.accept(token, provider.launch(offer, spec))
-        fleet.store.journal.runs(token)
-    return fleet.store.clusters.update(cluster.id, ClusterState.READY)
+        if up:
+            fleet.store.journal.runs(token)
+    return fleet.store.clusters.update(cluster.id, ClusterState.READY if up else cluster.state)
+
+
+class Walled(Acme):
+    """Lets nobody in but those that it was told of."""
+
+    admitted: ClassVar[set[tuple[InstanceRef | None, tuple[str, ...]]]]
+
+    def admit(self, ref: InstanceRef, networks: Sequence[str]) -> None:
+        """Remember it."""
+        self.admitted.add((ref, tuple(networks)))
+
+
+@pytest.fixture
+def walled(server: Server, tmp_path: Path) -> Iterator[Fleet]:
+    """A fleet whose provider has a firewall."""
+    Walled.admitted = set()
+    yield from a_fleet(tmp_path, an_acme(server, tmp_path, kind=Walled))
 
 
 def stopped_at(fleet: Fleet, usd_per_hour: str) -> Cluster:
@@ -102,6 +128,19 @@ def states(fleet: Fleet) -> set[RentalState]:
 
 def instances_bill(server: Server) -> list[bool]:
     return [instance.billing for instance in server.vendor.instances()]
+
+
+def test_where_it_is_started_from_is_let_in(walled: Fleet) -> None:
+    again = start(walled, stop(walled, rented(walled)))
+    assert Walled.admitted == {(rental.ref, (f"{HERE}/32",)) for rental in again.rentals}
+
+
+def test_where_a_launch_is_taken_up_from_is_let_in(walled: Fleet) -> None:
+    cut_off = rented(walled, up=False)
+    request = LaunchRequest("x", Requirements(markets=()), nodes=NODES)
+    again = launch(walled, plan(walled, request, ["acme"]))
+    assert again.state is ClusterState.READY
+    assert Walled.admitted == {(rental.ref, (f"{HERE}/32",)) for rental in cut_off.rentals}
 
 
 def test_a_stop_ends_the_meters_of_all_nodes_and_a_start_goes_on_with_them(

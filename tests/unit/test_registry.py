@@ -310,6 +310,19 @@ def test_whether_a_provider_is_set_up_is_told_without_building_it(
     assert providers({"GPUCLOUD_SIM_SCRIPT": "seed=7"}).is_set_up("sim")
 
 
+def test_one_that_publishes_its_prices_is_asked_once_there_is_an_account(
+    providers: Callable[..., Registry],
+) -> None:
+    login = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
+    assert [providers().asks(name) for name in ("aws", "verda", "sim:seed=7", "nobody")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert providers(login).asks("aws")
+
+
 def test_a_plugin_that_cannot_say_whether_it_is_set_up_hides_no_other(site: Site) -> None:
     site.plug_in(WORKING + "    @classmethod\n    def configured(cls, settings):\n        return 1 / 0\n")
     answer, told = site.ask(KNOWN)

@@ -125,6 +125,7 @@ def an_acme(
     clock: Clock | None = None,
     patience_s: float = 30,
     hook: Hook | None = None,
+    kind: type[Acme] | None = None,
 ) -> Acme:
     """An adapter before this server, which sleeps only on ``clock``; reached by SSH if its vendor has that.
 
@@ -132,7 +133,7 @@ def an_acme(
     """
     time = clock or Clock()
     table = {"url": server.url, "api_key": KEY}
-    kind = AcmeSsh if server.vendor.address else Acme
+    kind = kind or (AcmeSsh if server.vendor.address else Acme)
     adapter = kind(ProviderSettings(kind.name, folder, table=table))
     adapter.client = partial(
         HttpClient,
@@ -162,7 +163,7 @@ class Only(Registry):
         """All that was given, by name."""
         return [self._given[name] for name in sorted(self._given)]
 
-    def rents(self, reference: str) -> bool:
+    def asks(self, reference: str) -> bool:
         """Whether it was given."""
         return reference.partition(":")[0] in self._given
 
