@@ -50,6 +50,10 @@ class Availability(StrEnum):
     UNKNOWN = "unknown"
 
 
+CANNOT_BE_HAD: Final = frozenset({Availability.UNAVAILABLE, Availability.NO_QUOTA})
+"""What need not even be tried."""
+
+
 class InstanceState(StrEnum):
     """What the provider says of an instance."""
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
 from gpucloud.errors import AuthError, ConfigError
 from gpucloud.http import HttpClient
 from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements, SideResource
+
+_LEASE: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""How the end of a lease is written into a tag; in UTC."""
 
 
 class Kind(StrEnum):
@@ -232,8 +236,33 @@ class LaunchSpec:
             "gpucloud-name": self.cluster,
             "gpucloud-rank": str(self.rank),
             "gpucloud-owner": self.owner,
-            **({"gpucloud-lease": f"{self.expires_at:%Y-%m-%dT%H:%M:%SZ}"} if self.expires_at else {}),
+            **({"gpucloud-lease": self.expires_at.strftime(_LEASE)} if self.expires_at else {}),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """What the tags of an instance, or of something beside it, say: ``LaunchSpec.tags`` read back."""
+
+    token: str | None = None
+    cluster: str | None = None
+    rank: int | None = None
+    owner: str | None = None
+    expires_at: datetime | None = None
+
+    @classmethod
+    def read(cls, tags: Mapping[str, str]) -> Self:
+        """Read tags of which somebody may have changed or taken away some; what makes no sense is unknown."""
+        rank, expires_at = tags.get("gpucloud-rank", ""), None
+        with suppress(ValueError):
+            expires_at = datetime.strptime(tags.get("gpucloud-lease", ""), _LEASE).replace(tzinfo=UTC)
+        return cls(
+            token=tags.get("gpucloud-token"),
+            cluster=tags.get("gpucloud-name"),
+            rank=int(rank) if rank.isdecimal() else None,
+            owner=tags.get("gpucloud-owner"),
+            expires_at=expires_at,
+        )
 
 
 class Adapter:

@@ -23,6 +23,7 @@ from gpucloud.market import SearchResult, Terms, search
 from gpucloud.market.advice import advised
 from gpucloud.market.cost import egress_price
 from gpucloud.model import (
+    CANNOT_BE_HAD,
     MICROSECOND,
     MICROSECONDS_PER_HOUR,
     Availability,
@@ -40,7 +41,6 @@ from gpucloud.quantities import LONGEST
 SHORTEST: Final = timedelta(minutes=1)
 """A cap that buys less than this is refused: no job could even start."""
 HOURS_IN_MONTH: Final = 730
-CANNOT_BE_HAD: Final = {Availability.UNAVAILABLE, Availability.NO_QUOTA}
 
 
 @dataclass(frozen=True, slots=True)

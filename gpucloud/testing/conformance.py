@@ -19,6 +19,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from gpucloud.errors import NotFound, ProviderError
 from gpucloud.model import (
+    CANNOT_BE_HAD,
     Availability,
     Instance,
     InstanceRef,
@@ -85,8 +86,6 @@ ABILITY_TESTS: Final = (
 
 DEVIATIONS: Final = (AssertionError, ProviderError, pytest.fail.Exception)
 """How a test may fail that is named as a deviation; all else is a bug, and stays a failure."""
-
-CANNOT_BE_HAD: Final = {Availability.UNAVAILABLE, Availability.NO_QUOTA}
 
 WITHOUT_ADDRESS: Final = {Reach.EXEC, Reach.NONE}
 """How instances are reached that need no address."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gpucloud.errors import NotFound
 from gpucloud.model import Instance, InstanceRef, InstanceState, Market, SshAddress
 from gpucloud.parallel import results, run_all
+from gpucloud.provider import Tagged
 from gpucloud.replies import Rows
 from gpucloud_aws.api import Machine
 from gpucloud_aws.images import UBUNTU_USER
@@ -84,18 +85,17 @@ def of_token(account: Account, region: str, token: str) -> Machine | None:
 
 def to_instance(provider: str, region: str, machine: Machine) -> Instance:
     """An instance in our words."""
-    tags, rank = machine.tags, machine.tags.get("gpucloud-rank", "")
-    address = machine.address
+    told, address = Tagged.read(machine.tags), machine.address
     return Instance(
         provider=provider,
         ref=InstanceRef(machine.id, region),
         state=STATES.get(machine.state.name, InstanceState.UNKNOWN),
-        token=tags.get(TOKEN),
-        cluster=tags.get("gpucloud-name"),
-        rank=int(rank) if rank.isdecimal() else None,
-        owner=tags.get("gpucloud-owner"),
+        token=told.token,
+        cluster=told.cluster,
+        rank=told.rank,
+        owner=told.owner,
         ssh=(
-            SshAddress(address, user=tags.get(LOGIN, UBUNTU_USER), inside=machine.private_address)
+            SshAddress(address, user=machine.tags.get(LOGIN, UBUNTU_USER), inside=machine.private_address)
             if address
             else None
         ),
@@ -103,7 +103,7 @@ def to_instance(provider: str, region: str, machine: Machine) -> Instance:
         instance_type=machine.instance_type,
         market=Market.SPOT if machine.lifecycle == "spot" else Market.ON_DEMAND,
         interrupted=machine.reason.code in TAKEN_BACK,
-        expires_at=_moment(tags.get("gpucloud-lease")),
+        expires_at=told.expires_at,
     )
 
 
@@ -126,10 +126,3 @@ def _looked_for(account: Account, id: str) -> Iterator[tuple[str, Machine]]:
     for region, machine in results(run_all({each: partial(within, each) for each in regions})).items():
         if machine is not None:
             yield region, machine
-
-
-def _moment(text: str | None) -> datetime | None:
-    with suppress(ValueError):
-        moment = datetime.fromisoformat(text or "")
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return None

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from gpucloud.errors import AuthError, ConfigError, Rejected, Unreachable
+from gpucloud.errors import AuthError, ConfigError, Unreachable
 from gpucloud.http import HttpClient
 from gpucloud.provider import ProviderSettings
 from gpucloud.replies import Rows, query_of
@@ -190,16 +190,18 @@ class Account:
 
     def in_turn(self, call: Callable[[], T]) -> T:
         """Make or change a part by its name, again while another operation on what it belongs to goes on."""
-        for _ in range(TURNS - 1):
-            try:
-                with self.translated():
-                    return call()
-            except Rejected as error:
-                if error.vendor_code != BUSY:
-                    raise
-            time.sleep(TURN_S)
-        with self.translated():
-            return call()
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
+
+        waiting = Retrying(
+            retry=retry_if_exception(lambda error: getattr(error, "vendor_code", "") == BUSY),
+            stop=stop_after_attempt(TURNS),
+            wait=wait_random(TURN_S / 2, TURN_S * 3 / 2),
+            reraise=True,
+        )
+        for attempt in waiting:
+            with attempt, self.translated():
+                return call()
+        raise AssertionError("the last attempt returns or raises")
 
     # -- credentials -------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -29,6 +28,7 @@ from gpucloud.provider import (
     ProviderSettings,
     Reach,
     StoppedBilling,
+    Tagged,
     Traits,
 )
 from gpucloud.replies import Rows
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOKEN: Final = "gpucloud-token"
-LEASE: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 NOTICE: Final = """(unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
 u='http://169.254.169.254/metadata/scheduledevents?api-version=2020-07-01'
@@ -278,34 +277,34 @@ class Azure(RetailPrices, Provider):
         return [thing for thing in self._all(http, kind) if TOKEN in thing.tags]
 
     def _beside(self, kind: str, thing: Thing, tags: dict[str, str]) -> SideResource:
+        told = Tagged.read(tags)
         return SideResource(
             provider=self.name,
             kind=kind,
             ref=InstanceRef(thing.id, thing.location),
-            token=tags.get(TOKEN),
-            cluster=tags.get("gpucloud-name"),
-            owner=tags.get("gpucloud-owner"),
+            token=told.token,
+            cluster=told.cluster,
+            owner=told.owner,
         )
 
     def _instance(self, machine: Machine, ssh: SshAddress | None) -> Instance:
-        tags, properties = machine.tags, machine.properties
+        told, properties = Tagged.read(machine.tags), machine.properties
         found = ResourceId.parse(machine.id)
-        rank, lease = tags.get("gpucloud-rank", ""), tags.get("gpucloud-lease")
         return Instance(
             provider=self.name,
             ref=InstanceRef(
                 self._account.vm_id(found.group, machine.name) if found else machine.id, machine.location
             ),
             state=_state(machine),
-            token=tags.get(TOKEN),
-            cluster=tags.get("gpucloud-name"),
-            rank=int(rank) if rank.isdecimal() else None,
-            owner=tags.get("gpucloud-owner"),
+            token=told.token,
+            cluster=told.cluster,
+            rank=told.rank,
+            owner=told.owner,
             ssh=ssh,
             created_at=properties.time_created,
             instance_type=properties.hardware_profile.vm_size,
             market=Market.SPOT if properties.priority == "Spot" else Market.ON_DEMAND,
-            expires_at=_moment(lease) if lease else None,
+            expires_at=told.expires_at,
         )
 
 
@@ -322,9 +321,3 @@ def _state(machine: Machine) -> InstanceState:
     if not machine.power and provisioning in {"Creating", "Updating"}:
         return InstanceState.PENDING
     return POWERS.get(machine.power, InstanceState.UNKNOWN)
-
-
-def _moment(text: str) -> datetime | None:
-    with suppress(ValueError):
-        return datetime.strptime(text, LEASE).replace(tzinfo=UTC)
-    return None

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import logging
 import re
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import ROUND_DOWN, Decimal
@@ -40,6 +39,7 @@ USER: Final = "azureuser"
 UNLIMITED: Final = -1.0
 """As a maximum price: that on demand, above which spot never is."""
 PRICE_GRAIN: Final = Decimal("0.00001")
+LOOK_AGAIN_S: Final = 2.0
 UP: Final = {"starting", "running"}
 """How a machine is that has been given hardware."""
 
@@ -114,12 +114,18 @@ class Rental:
 
     def settled(self, group: str, name: str) -> Machine | None:
         """The machine once it has hardware, or is refused it, or ``look_s`` have passed."""
-        pause, until = min(2.0, self._look_s), time.monotonic() + self._look_s
-        while True:
-            machine = self.machine(group, name)
-            if machine is None or machine.power in UP or machine.failure or time.monotonic() >= until:
-                return machine
-            time.sleep(pause)
+        from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+        def undecided(machine: Machine | None) -> bool:
+            return machine is not None and machine.power not in UP and not machine.failure
+
+        looking = Retrying(
+            retry=retry_if_result(undecided),
+            stop=stop_after_delay(self._look_s),
+            wait=wait_fixed(min(LOOK_AGAIN_S, self._look_s)),
+            retry_error_callback=lambda last: last.outcome.result() if last.outcome else None,
+        )
+        return looking(self.machine, group, name)
 
     def refused(self, machine: Machine) -> ProviderError | None:
         """Why Azure could not give it hardware; ``None`` while it has not said so."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +27,7 @@ from gpucloud.provider import (
     ProviderSettings,
     Reach,
     StoppedBilling,
+    Tagged,
     Traits,
 )
 from gpucloud_gcp.history import PastPrices
@@ -42,7 +42,6 @@ LOGIN_USER: Final = "ubuntu"
 
 DISK: Final = "disk"
 POLICY: Final = "placement policy"
-LEASE: Final = "%Y-%m-%dT%H:%M:%SZ"
 PREEMPTED: Final = "compute.instances.preempted"
 
 STATES: Final = {
@@ -321,20 +320,20 @@ class Gcp(PastPrices, Provider):
                     yield from self._beside(POLICY, policy, _last(scope), token)
 
     def _beside(self, kind: str, thing: api.Thing, place: str, token: str = "") -> Iterator[SideResource]:
-        tags = {**thing.labels, **_described(thing.description)}
-        if "gpucloud-token" in tags:
+        told = Tagged.read({**thing.labels, **_described(thing.description)})
+        if told.token:
             yield SideResource(
                 provider=self.name,
                 kind=kind,
                 ref=InstanceRef(thing.name, place),
-                token=token or tags.get("gpucloud-token"),
-                cluster=tags.get("gpucloud-name"),
-                owner=tags.get("gpucloud-owner"),
+                token=token or told.token,
+                cluster=told.cluster,
+                owner=told.owner,
             )
 
     def _instance(self, machine: api.Machine, *, interrupted: bool = False) -> Instance:
         tags = _tags(machine)
-        rank = tags.get("gpucloud-rank", "")
+        told = Tagged.read(tags)
         configs = [config for card in machine.network_interfaces for config in card.access_configs]
         host = next((config.nat_ip for config in configs if config.nat_ip), None)
         inside = next((card.network_ip for card in machine.network_interfaces), None)
@@ -342,16 +341,16 @@ class Gcp(PastPrices, Provider):
             provider=self.name,
             ref=InstanceRef(machine.name, _last(machine.zone)),
             state=STATES.get(machine.status, InstanceState.UNKNOWN),
-            token=tags.get("gpucloud-token"),
-            cluster=tags.get("gpucloud-name"),
-            rank=int(rank) if rank.isdecimal() else None,
-            owner=tags.get("gpucloud-owner"),
+            token=told.token,
+            cluster=told.cluster,
+            rank=told.rank,
+            owner=told.owner,
             ssh=SshAddress(host, user=LOGIN_USER, inside=inside) if host else None,
             created_at=machine.creation_timestamp,
             instance_type=tags.get("gpucloud-type") or _last(machine.machine_type),
             market=MARKETS.get(machine.scheduling.provisioning_model),
             interrupted=interrupted,
-            expires_at=_lease(tags.get("gpucloud-lease", "")),
+            expires_at=told.expires_at,
         )
 
 
@@ -372,9 +371,3 @@ def _described(description: str) -> dict[str, str]:
         if isinstance(told, dict) and "gpucloud-token" in told:
             return told
     return {}
-
-
-def _lease(text: str) -> datetime | None:
-    with suppress(ValueError):
-        return datetime.strptime(text, LEASE).replace(tzinfo=UTC)
-    return None

@@ -137,8 +137,11 @@ def test_a_fault_hides_nothing_that_bills(world: World, verb: Verb, trouble: Tro
         world.rig.faults.strike(Fault(verb, trouble))
         world.act(act)
         world.explained()
-    world.cleaned_up()
     assert world.rig.faults.struck
+    world.rig.faults.calm()
+    world.act(rent)
+    assert [machine for machine in world.rig.state.instances() if machine.ended_at is None]
+    world.cleaned_up()
 
 
 @pytest.mark.parametrize(("world", "lag"), [("aws", "listing_lag"), ("gcp", "lag")], indirect=["world"])
