@@ -120,7 +120,7 @@ async def _run_in_terminal(
         finally:
             os.close(slave)
         loop, screen = asyncio.get_running_loop(), asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: _Screen(screen), screen_end)
+        showing, _ = await loop.connect_read_pipe(lambda: _Screen(screen), screen_end)
         # A program that does not read must hold up nobody else, so this end is written to as it drains.
         transport, protocol = await loop.connect_write_pipe(
             lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), keyboard_end
@@ -130,6 +130,8 @@ async def _run_in_terminal(
         await _finish(process, child, asyncio.ensure_future(_copy(screen, process.stdout)))
         typing.cancel()
         transport.abort()
+        # The loop must forget the descriptor before the next terminal gets the same number.
+        showing.close()
 
 
 async def _finish(process: Process, child: asyncio.subprocess.Process, output: asyncio.Future[Any]) -> None:

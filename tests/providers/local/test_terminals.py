@@ -129,6 +129,8 @@ def test_a_terminal_is_hung_up_when_its_client_is_gone(machine: Rented, tmp_path
         channel.get_transport().sock.shutdown(socket.SHUT_RDWR)
         eventually(lambda: not Path(f"/proc/{pid}").exists())
     assert report.read_text() == "hung up\n"
+    with terminal(machine, "echo the next one works") as channel:
+        assert everything(channel) == b"the next one works\r\n"
 
 
 # pexpect forks, which newer Pythons warn of when there have been threads.
