@@ -67,6 +67,17 @@ class InstanceState(StrEnum):
     UNKNOWN = "unknown"
 
 
+class ReservationState(StrEnum):
+    """What the provider says of a reservation. ``PENDING``: it is not sure yet, as while it is paid for."""
+
+    PENDING = "pending"
+    SCHEDULED = "scheduled"
+    ACTIVE = "active"
+    ENDED = "ended"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
 class RentalState(StrEnum):
     """How far one rental has come in the journal."""
 
@@ -334,6 +345,8 @@ class InstanceRef:
 class Instance:
     """One rented machine as its provider describes it. ``interrupted``: the provider took it back.
 
+    ``waiting``: it is in the provider's queue for capacity and costs nothing yet; ``started_at`` is when it
+    left that, and began to bill.
     ``slots`` is how many instances may share the machine; ``None`` when it is ours alone. ``expires_at`` is
     when its lease ends, as its tag or its provider tells.
     """
@@ -353,6 +366,8 @@ class Instance:
     interrupted: bool = False
     slots: int | None = None
     expires_at: datetime | None = None
+    waiting: bool = False
+    started_at: datetime | None = None
 
     @property
     def alive(self) -> bool:
@@ -395,6 +410,63 @@ class SideResource:
     cluster: str | None = None
     owner: str | None = None
     usd_per_hour: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When ``nodes`` machines are wanted: for ``lasting``, from between ``earliest`` and ``latest`` on."""
+
+    lasting: timedelta
+    earliest: datetime
+    latest: datetime
+    nodes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Machines that can be reserved for a time. ``usd`` is for all of it and is owed whether they are used.
+
+    ``usd_upfront`` is how much of that is paid when it is bought; ``ref`` is the provider's own handle.
+    """
+
+    provider: str
+    ref: str
+    instance_type: str
+    nodes: int
+    region: str
+    zone: str
+    starts_at: datetime
+    ends_at: datetime
+    usd: Decimal
+    usd_upfront: Decimal
+    gpu: Gpu | None = None
+    gpu_count: int = 0
+    currency: str = "USD"
+    amount: Decimal | None = None
+
+    @property
+    def usd_per_gpu_hour(self) -> Decimal | None:
+        """What an hour of one GPU comes to; ``None`` without any."""
+        lasts = (self.ends_at - self.starts_at) // MICROSECOND * self.gpu_count * self.nodes
+        return self.usd * MICROSECONDS_PER_HOUR / lasts if lasts > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A block that was bought, as its provider describes it; ``free`` is how many of it are unused."""
+
+    provider: str
+    ref: InstanceRef
+    state: ReservationState
+    instance_type: str
+    nodes: int
+    zone: str
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    free: int | None = None
+    token: str | None = None
+    name: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,17 @@ from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
 from gpucloud.errors import AuthError, ConfigError
 from gpucloud.http import HttpClient
-from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements, SideResource
+from gpucloud.model import (
+    Block,
+    Instance,
+    InstanceRef,
+    Market,
+    Offer,
+    Requirements,
+    Reservation,
+    SideResource,
+    Window,
+)
 
 _LEASE: Final = "%Y-%m-%dT%H:%M:%SZ"
 """How the end of a lease is written into a tag; in UTC."""
@@ -211,7 +221,9 @@ class LaunchSpec:
     ``public_key`` is the line for the login user's ``authorized_keys``. ``expires_at`` is to be honoured
     by providers whose fuse is A; all write it into a tag, from which lost books learn it again. ``ssh_from``
     are the networks, such as ``203.0.113.7/32``, that are to reach SSH; none means everybody. ``group`` is
-    common to the ``nodes`` that are rented together and to nothing else; a single node has none.
+    common to the ``nodes`` that are rented together and to nothing else; a single node has none. ``wait`` is
+    how long a queued offer may wait for capacity; the lease that ends at ``expires_at`` begins after it.
+    ``reservation`` is the provider's name of the one to launch into.
     """
 
     token: str
@@ -227,6 +239,8 @@ class LaunchSpec:
     ssh_from: tuple[str, ...] = ()
     group: str | None = None
     nodes: int = 1
+    wait: timedelta | None = None
+    reservation: str | None = None
 
     @property
     def tags(self) -> dict[str, str]:
@@ -401,6 +415,24 @@ class Advises(Protocol):
         """Yield those of which something is told, with the ``availability``, its detail and the interruptions
         of renting so many of it at once. Raises what a read over the network raises.
         """
+
+
+@runtime_checkable
+class Reserves(Protocol):
+    """The provider sells capacity for a time to come, which machines are launched into later."""
+
+    def blocks(self, wanted: Requirements, window: Window) -> Iterable[Block]:
+        """Yield what can be reserved now, of what ``wanted`` asks for. Raises what ``offers`` raises."""
+
+    def reserve(self, block: Block, spec: LaunchSpec) -> Reservation:
+        """Buy it, which cannot be taken back. ``spec.tags`` go onto it; nothing else of ``spec`` counts.
+
+        Raises ``NoCapacity`` when somebody else has bought it, and any ``ProviderError`` with
+        ``outcome_unknown`` when it may have been bought: it is then looked for among ``reservations``.
+        """
+
+    def reservations(self) -> Iterable[Reservation]:
+        """Yield every reservation in the account that carries our tag, as ``instances`` does."""
 
 
 @dataclass(frozen=True, slots=True)
