@@ -125,6 +125,9 @@ OPTIONS: Final = {
             "launch.ready_timeout", parse_duration, "10m", "how long a machine may take until SSH answers"
         ),
         Option(
+            "launch.wait", parse_duration, "2h", "how long a queued machine may wait for capacity, unbilled"
+        ),
+        Option(
             "launch.end_timeout", parse_duration, "3m", "how long to wait for proof that a machine is gone"
         ),
         Option(

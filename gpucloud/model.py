@@ -474,7 +474,8 @@ class Rental:
     """One line of the journal: an instance that was intended, and what became of it.
 
     ``usd_per_hour`` is the agreed price; ``None`` when an instance was found again and nobody states it.
-    ``disk_gib`` is the disk that was asked for.
+    ``disk_gib`` is the disk that was asked for. ``waits`` is how long it may be in its provider's queue,
+    where it costs nothing, before its lease begins; ``None`` once it has left it.
     """
 
     token: str
@@ -503,6 +504,14 @@ class Rental:
     reason: str | None = None
     disk_gib: int | None = None
     tariff: Tariff = Tariff()
+    waits: timedelta | None = None
+
+    @property
+    def lease(self) -> timedelta | None:
+        """How long it may run; ``None`` without an end."""
+        if self.expires_at is None:
+            return None
+        return max(self.expires_at - self.intended_at - (self.waits or timedelta()), timedelta())
 
     @property
     def worst_cost(self) -> Decimal | None:
@@ -510,9 +519,7 @@ class Rental:
         rate = (self.usd_per_hour or Decimal(0)) + (self.tariff.disk_usd_per_hour or Decimal(0))
         if not rate:
             return Decimal(0)
-        if self.expires_at is None:
-            return None
-        return over_time(rate, self.tariff.billed(max(self.expires_at - self.intended_at, timedelta())))
+        return None if self.lease is None else over_time(rate, self.tariff.billed(self.lease))
 
 
 def over_time(usd_per_hour: Decimal, lasted: timedelta) -> Decimal:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gpucloud.cli.render import ask, failures, interactive, money, out
 from gpucloud.errors import UsageError
+from gpucloud.model import Market
 from gpucloud.quantities import format_duration
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def describe(fleet: Fleet, plan: Plan) -> list[str]:
         else:
             lines.append("      no limit: it goes on until gpucloud down")
         return lines
+    if best.market is Market.QUEUED:
+        wait = format_duration(fleet.config.duration("launch.wait"))
+        lines.append(f"      waits for capacity for at most {wait}, which costs nothing")
     fuse = fleet.registry.get(best.provider).traits.fuse
     without_us = {
         Fuse.PROVIDER: "its provider ends it, even if this computer dies",

@@ -105,6 +105,10 @@ RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("--env", {**_MANY, "metavar": "NAME[=VALUE]", "help": "A variable for the job."}),
     ("--secret", {**_MANY, "metavar": "NAME", "help": "A variable of here for the job, never stored."}),
     (
+        "--wait",
+        {"metavar": "TIME", "default": "", "help": "Of --market queued: how long capacity may take to come."},
+    ),
+    (
         "--ready-timeout",
         {"metavar": "TIME", "default": "", "help": "Give up a machine without SSH after this."},
     ),
@@ -152,6 +156,7 @@ class Typed:
     output: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     secret: tuple[str, ...] = field(default=(), repr=False)
+    wait: str = ""
     ready_timeout: str = ""
     yes: bool = False
 
@@ -251,6 +256,7 @@ class Typed:
         """The settings that options override."""
         given = {
             "launch.ready_timeout": self.ready_timeout,
+            "launch.wait": self.wait,
             "launch.price_tolerance": self.price_tolerance,
             "launch.audition_budget": self.audition_budget,
             "launch.ssh_from": self.ssh_from,

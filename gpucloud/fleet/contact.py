@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from gpucloud.errors import (
     HostKeyChanged,
     HostUnreachable,
+    NoCapacity,
     NotFound,
     ProviderError,
     RateLimited,
@@ -30,12 +31,14 @@ from gpucloud.model import (
     utcnow,
 )
 from gpucloud.provider import Fuse, Reach, ReportsHostKeys
+from gpucloud.quantities import format_duration
 
 if TYPE_CHECKING:
     from gpucloud.remote.connection import Connection, Endpoint
     from gpucloud.remote.host import Host
 
 T = TypeVar("T")
+QUEUE_PAUSE_S: Final = 30
 MARGIN_S: Final = 300
 """How long before the end of its machine a job is told to end, at most."""
 POWER_OFF: Final = "sudo -n poweroff || poweroff"
@@ -132,7 +135,10 @@ def reach(fleet: Fleet, rental: Rental, label: str) -> Rental:
         HostKeyChanged: when a key that is known already is not the one shown.
         HostBusy: when somebody else has taken the last slot of a shared machine.
         HostCheckFailed: when it is not what was rented.
+        NoCapacity: when it waits in its provider's queue and its turn does not come.
     """
+    if rental.waits is not None:
+        rental = _out_of_queue(fleet, rental, label)
     if fleet.provider(rental).traits.reach is Reach.NONE:
         return _running(fleet, rental, label)
     fleet.tell(Event("waiting", f"{label}: waiting for SSH"))
@@ -152,6 +158,34 @@ def reach(fleet: Fleet, rental: Rental, label: str) -> Rental:
     return fleet.store.journal.get(rental.token)
 
 
+def _out_of_queue(fleet: Fleet, rental: Rental, label: str) -> Rental:
+    """Wait until its provider has capacity for a rental. Raises ``NoCapacity``."""
+    assert rental.waits is not None
+    until = rental.intended_at + rental.waits
+    longest = format_duration(rental.waits)
+    fleet.tell(Event("queued", f"{label}: waits for capacity, at most {longest}; that costs nothing"))
+
+    def started() -> bool | None:
+        instance = _state(fleet, rental, label)
+        if instance is None or instance.waiting:
+            return None
+        fleet.store.journal.left_queue(rental.token, instance)
+        return True
+
+    lost = ""
+    try:
+        if poll(started, max(until - utcnow(), timedelta()), pause_s=QUEUE_PAUSE_S):
+            return fleet.store.journal.get(rental.token)
+    except HostUnreachable as error:
+        lost = error.why
+    raise NoCapacity(
+        f"{label}: no capacity came",
+        provider=rental.provider,
+        why=lost or f"it has waited for {longest}",
+        hint="try again later, or a longer --wait",
+    )
+
+
 def _running(fleet: Fleet, rental: Rental, label: str) -> Rental:
     """Wait until a machine that nobody can log in to runs. Raises ``HostUnreachable``."""
 
@@ -168,14 +202,14 @@ def _running(fleet: Fleet, rental: Rental, label: str) -> Rental:
     return fleet.store.journal.get(rental.token)
 
 
-def poll(question: Callable[[], T | None], at_most: timedelta) -> T | None:
-    """Ask until there is an answer, ever less often; ``None`` when there is none within ``at_most``."""
+def poll(question: Callable[[], T | None], at_most: timedelta, *, pause_s: float = 5) -> T | None:
+    """Ask until there is an answer, ever less often, at last each ``pause_s``; ``None`` after ``at_most``."""
     from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_random_exponential
 
     waiting = Retrying(
         retry=retry_if_result(lambda answer: answer is None),
         stop=stop_after_delay(at_most.total_seconds()),
-        wait=wait_random_exponential(multiplier=0.1, max=5, min=0.05),
+        wait=wait_random_exponential(multiplier=0.1, max=pause_s, min=0.05),
     )
     try:
         return waiting(question)

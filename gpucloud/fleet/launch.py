@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
@@ -36,6 +37,7 @@ from gpucloud.model import (
     Cluster,
     ClusterState,
     Event,
+    Market,
     Offer,
     Rental,
     RentalState,
@@ -149,6 +151,7 @@ class _Attempt:
     plan: Plan
     dropped: set[str] = field(default_factory=set)
     wasted: Decimal = Decimal(0)
+    began: datetime = field(default_factory=utcnow)
     quotes: Quotes = field(init=False)
     origin: Origin = field(init=False)
 
@@ -164,7 +167,9 @@ class _Attempt:
                 return kept
         failures: list[GpucloudError] = []
         for offer in self.plan.offers:
-            if offer.provider not in self.dropped and (taken := self._take(offer, rank, label, failures)):
+            if offer.provider in self.dropped or self._waits(offer) == timedelta():
+                continue
+            if taken := self._take(offer, rank, label, failures):
                 return taken
         raise _verdict(failures, label)
 
@@ -187,7 +192,7 @@ class _Attempt:
                 return rental
             admitted_anew(self.fleet, rental)
             return reach(self.fleet, rental, label)
-        except (RemoteError, HostCheckFailed) as error:
+        except (RemoteError, HostCheckFailed, NoCapacity) as error:
             self._discard(rental, label, error)
             return None
 
@@ -213,7 +218,7 @@ class _Attempt:
             rental = reach(self.fleet, rental, label)
             end_twins(self.fleet, rental)
             return rental
-        except (RemoteError, HostCheckFailed) as error:
+        except (RemoteError, HostCheckFailed, NoCapacity) as error:
             failures.append(error)
             self._discard(rental, label, error)
             if isinstance(error, HostCheckFailed):
@@ -268,6 +273,7 @@ class _Attempt:
             ssh_from=ssh_from,
             group=_group(self.cluster, fleet.owner),
             nodes=self.cluster.nodes,
+            wait=rental.waits,
         )
         try:
             instance = provider.launch(offer, spec)
@@ -284,7 +290,7 @@ class _Attempt:
         return fleet.store.journal.get(token)
 
     def _intended(self, token: str, rank: int, offer: Offer, planted_key: str | None) -> Rental:
-        lease, now = self.plan.lease(offer), utcnow()
+        lease, now, waits = self.plan.lease(offer), utcnow(), self._waits(offer)
         return Rental(
             token=token,
             cluster_id=self.cluster.id,
@@ -302,10 +308,18 @@ class _Attempt:
             gpu=offer.gpu,
             gpu_count=offer.gpu_count,
             planted_key=planted_key,
-            expires_at=now + lease if lease is not None else None,
+            expires_at=now + (waits or timedelta()) + lease if lease is not None else None,
             disk_gib=self.plan.request.disk_gib,
             tariff=self.plan.tariff(offer),
+            waits=waits,
         )
+
+    def _waits(self, offer: Offer) -> timedelta | None:
+        """How long it may wait in its provider's queue: all queues together no longer than was agreed to."""
+        if offer.market is not Market.QUEUED:
+            return None
+        until = self.began + self.fleet.config.duration("launch.wait")
+        return max(until - utcnow(), timedelta())
 
 
 def _group(cluster: Cluster, owner: str) -> str | None:

@@ -24,7 +24,7 @@ from gpucloud.model import Limits, Offer
 FAMILY: Final = "gpucloud.plan-file/"
 SCHEMA: Final = f"{FAMILY}1"
 
-SETTINGS: Final = frozenset({"launch.ready_timeout", "launch.audition_budget"})
+SETTINGS: Final = frozenset({"launch.ready_timeout", "launch.audition_budget", "launch.wait"})
 """What of the configuration a plan may override: a file must not be able to lift a budget."""
 
 _MICRO_USD: Final = Decimal("0.000001")

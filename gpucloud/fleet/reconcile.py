@@ -244,6 +244,8 @@ def _judge(fleet: Fleet, instance: Instance, rental: Rental | None) -> Finding:
     if not _at_work(fleet, cluster):
         _learn(fleet, rental, instance)
     detail = "stopped" if instance.state is InstanceState.STOPPED else "up"
+    if instance.waiting:
+        detail = "waits in its provider's queue, and costs nothing yet"
     if cluster.state is ClusterState.LAUNCHING and not _at_work(fleet, cluster):
         detail = (
             f"its launch was cut off: gpucloud launch --name {cluster.name} or gpucloud down {cluster.name}"
@@ -252,7 +254,8 @@ def _judge(fleet: Fleet, instance: Instance, rental: Rental | None) -> Finding:
 
 
 def _learn(fleet: Fleet, rental: Rental, instance: Instance) -> None:
-    """Enter what else a listing tells of a rental: its price, and whether it is stopped."""
+    """Enter what else a listing tells of a rental: its price, and whether it waits or is stopped."""
+    fleet.store.journal.left_queue(rental.token, instance)
     stopped = instance.state is InstanceState.STOPPED
     if stopped:
         fleet.store.journal.stopped(rental.token, rate=stopped_rate(fleet.provider(rental), rental, instance))
@@ -357,6 +360,7 @@ def close_empty_clusters(fleet: Fleet) -> None:
 
 def _finding(kind: FindingKind, instance: Instance, rental: Rental | None, detail: str) -> Finding:
     price = rental.usd_per_hour if rental else instance.usd_per_hour
+    price = Decimal(0) if instance.waiting else price
     return Finding(
         kind,
         instance.provider,

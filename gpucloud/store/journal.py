@@ -64,14 +64,13 @@ class Journal:
         return most
 
     def accept(self, token: str, instance: Instance) -> None:
-        """The provider made the instance; its meter runs from now on. Once is enough."""
+        """The provider made the instance; its meter runs from now on, unless it waits. Once is enough."""
         with self._db.write() as db:
             rental = self.get(token)
             if rental.ref is not None:
                 return
-            begun = _begun(rental, instance.created_at)
-            for line in _metered(rental):
-                meter(db, rental, begun, running=True, line=line)
+            if rental.waits is None:
+                _begin(db, rental, _begun(rental, instance.created_at))
             # It may have been given up for gone while the provider was still at it.
             db.execute(
                 "UPDATE rentals SET state = ?, gone_at = NULL, instance_id = ?, instance_region = ?,"
@@ -79,6 +78,15 @@ class Journal:
                 (RentalState.ACCEPTED, instance.ref.id, instance.ref.region, instance.slots, token),
             )
             _event(db, token, RentalState.ACCEPTED, instance.ref.id)
+            if rental.waits is not None and not instance.waiting:
+                _leave_queue(db, rental, instance)
+
+    def left_queue(self, token: str, instance: Instance) -> None:
+        """Where one that may wait no longer does: its meter, and its lease, run since it was started."""
+        with self._db.write() as db:
+            rental = self.get(token)
+            if rental.waits is not None and not instance.waiting and rental.state is not RentalState.GONE:
+                _leave_queue(db, rental, instance)
 
     def reached(self, token: str, ssh: SshAddress, host_key: str, source: HostKeySource) -> None:
         """SSH answers at ``ssh`` with ``host_key``, which is pinned from now on."""
@@ -154,8 +162,8 @@ class Journal:
             # One that was metered before has been billing since its meter was stopped.
             made_at = instance.created_at or rental.intended_at
             since = rental.gone_at if rental.ref else _begun(rental, made_at)
-            for line in _metered(rental):
-                meter(db, rental, since or rental.intended_at, running=True, line=line)
+            if rental.waits is None:
+                _begin(db, rental, since or rental.intended_at)
             db.execute(
                 "UPDATE rentals SET state = ?, gone_at = NULL, instance_id = ?, instance_region = ?"
                 " WHERE token = ?",
@@ -279,6 +287,23 @@ def _begun(rental: Rental, created_at: datetime | None) -> datetime:
     now = utcnow()
     told = created_at.astimezone(UTC) if created_at else now
     return min(max(told, rental.intended_at), now)
+
+
+def _leave_queue(db: sqlite3.Connection, rental: Rental, instance: Instance) -> None:
+    begun = _begun(rental, instance.started_at)
+    _begin(db, rental, begun)
+    until = None if rental.lease is None else begun + rental.lease
+    db.execute(
+        "UPDATE rentals SET waits_s = NULL, expires_at = ? WHERE token = ?",
+        (stamp(until) if until else None, rental.token),
+    )
+    _event(db, rental.token, "left-queue", "")
+
+
+def _begin(db: sqlite3.Connection, rental: Rental, at: datetime) -> None:
+    """Let the meters of all its lines run."""
+    for line in _metered(rental):
+        meter(db, rental, at, running=True, line=line)
 
 
 def _metered(rental: Rental) -> tuple[Line, ...]:

@@ -143,6 +143,7 @@ def to_rental(row: sqlite3.Row) -> Rental:
         reason=row["reason"],
         disk_gib=row["disk_gib"],
         tariff=_tariff(row["tariff"]),
+        waits=timedelta(seconds=row["waits_s"]) if row["waits_s"] is not None else None,
     )
 
 
@@ -168,6 +169,7 @@ def to_columns(rental: Rental) -> dict[str, object]:
         "expires_at": stamp(rental.expires_at) if rental.expires_at else None,
         "disk_gib": rental.disk_gib,
         "tariff": _tariff_text(rental.tariff),
+        "waits_s": rental.waits.total_seconds() if rental.waits is not None else None,
     }
 
 

@@ -52,4 +52,7 @@ MIGRATIONS: Final = (
       line TEXT NOT NULL, usd_micros INTEGER, note TEXT NOT NULL);
     CREATE INDEX charges_token ON charges (token, id);
     """,
+    """
+    ALTER TABLE rentals ADD COLUMN waits_s REAL;
+    """,
 )

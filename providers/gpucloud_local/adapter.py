@@ -213,6 +213,7 @@ def to_instance(provider: str, machine: Machine) -> Instance:
         state = InstanceState.PENDING
     else:
         state = InstanceState.FAILED
+    waiting = utcnow() < spec.starts_at and state is InstanceState.PENDING
     running = machine.status if state is InstanceState.RUNNING else None
     return Instance(
         provider=provider,
@@ -229,6 +230,8 @@ def to_instance(provider: str, machine: Machine) -> Instance:
         usd_per_hour=Decimal(spec.usd_per_hour),
         interrupted=bool(machine.ended and machine.ended.reason == "interrupted"),
         expires_at=expiry(machine.folder, spec),
+        waiting=waiting,
+        started_at=None if waiting else spec.starts_at,
     )
 
 

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -54,6 +54,7 @@ Document = TypeVar("Document", bound=BaseModel)
 class Spec(BaseModel):
     """What was asked for. Times in seconds count from the creation; ``dead`` instances never answer.
 
+    One that is in a queue for ``queue_s`` starts only then, and not at all if that is longer than ``wait_s``.
     One to be interrupted when ``asked`` waits until something on it makes ``ASKED`` in its home.
     """
 
@@ -70,8 +71,15 @@ class Spec(BaseModel):
     sshd: Literal["asyncssh", "openssh"] = "asyncssh"
     boot_s: float = 0
     dead: bool = False
+    queue_s: float = 0
+    wait_s: float = 0
     interrupt_at: float | Literal["asked"] | None = None
     notice_s: float = 0
+
+    @property
+    def starts_at(self) -> datetime:
+        """When it leaves the queue."""
+        return self.created_at + timedelta(seconds=self.queue_s)
 
 
 class Status(BaseModel):

@@ -71,6 +71,8 @@ async def serve(folder: Path, spec: Spec) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     heeding = asyncio.create_task(_heed(folder, spec, end))
     interrupting = asyncio.create_task(_interrupt(folder, spec, end))
+    if spec.queue_s > spec.wait_s:
+        asyncio.get_running_loop().call_later(spec.wait_s, end, "expired")
 
     boot = asyncio.create_task(_boot(folder, spec))
     waiting = asyncio.create_task(over.wait())
@@ -140,6 +142,7 @@ async def _quiet(folder: Path) -> None:
 async def _boot(folder: Path, spec: Spec) -> None:
     # What a server before us left running, when it died, is not to go on in this one.
     await _quiet(folder)
+    await _until(spec.starts_at)
     await asyncio.sleep(spec.boot_s)
     if spec.dead:
         return

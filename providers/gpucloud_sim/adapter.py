@@ -52,7 +52,7 @@ class Sim(Provider):
     name = "sim"
     traits = Traits(
         kind=Kind.PROCESS,
-        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED}),
         reach=Reach.SSH_KEY,
         fuse=Fuse.PROVIDER,
         billing_grain_s=1,
@@ -84,7 +84,7 @@ class Sim(Provider):
             yield Offer(
                 provider=self.name,
                 instance_type=line.instance_type,
-                market=Market.SPOT if line.spot else Market.ON_DEMAND,
+                market=line.market,
                 usd_per_hour=line.usd_per_hour,
                 amount=line.usd_per_hour,
                 as_of=utcnow(),
@@ -114,6 +114,7 @@ class Sim(Provider):
             usd_per_hour=str(offer.usd_per_hour),
             region=offer.region,
             expires_at=spec.expires_at,
+            wait_s=spec.wait.total_seconds() if spec.wait is not None else 0,
         )
         with making(self.name):
             return self._instance(self._api.create(asked, spec.public_key))

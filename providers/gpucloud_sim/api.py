@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -285,7 +285,12 @@ def _fate(market: Market, script: Script, spec: local.Spec) -> dict[str, object]
     spot = spec.market == "spot"
     turn = market.counts.get("spot", 0)
     market.counts["spot"] = turn + spot
+    queue_s = script.queue or 0 if spec.market == "queued" else 0
+    waited = timedelta(seconds=spec.wait_s - queue_s)
     return {
+        "queue_s": queue_s,
+        # Its lease begins when its turn comes.
+        "expires_at": spec.expires_at - waited if spec.expires_at else None,
         "boot_s": script.boot,
         "dead": market.strikes("badhost", script.badhost),
         "notice_s": script.notice,

@@ -24,7 +24,9 @@ TYPES: Final = (
 )
 """Instance type, GPU, how many, vCPUs, memory in GiB, base price in simulated dollars an hour."""
 
-SPOT_DISCOUNT: Final = Decimal("0.4")
+SHARE: Final = {Market.ON_DEMAND: Decimal(1), Market.SPOT: Decimal("0.4"), Market.QUEUED: Decimal("0.6")}
+"""Of the base price."""
+
 DISK_USD_PER_HOUR: Final = Decimal("0.01")
 ADDRESS_USD_PER_HOUR: Final = Decimal("0.005")
 CENT_OF_CENT: Final = Decimal("0.0001")
@@ -53,7 +55,7 @@ class Line:
     vcpus: int
     memory_gib: int
     region: str
-    spot: bool
+    market: Market
     usd_per_hour: Decimal
 
 
@@ -61,16 +63,22 @@ def price_list(script: Script, opened_at: datetime, now: datetime) -> Iterator[L
     """All that is sold, at the prices of this moment."""
     chance = random.Random(script.seed)
     factor = _change(script, None, (now - opened_at).total_seconds())
+    markets = [market for market in SHARE if market is not Market.QUEUED or script.queue is not None]
     for region in REGIONS:
         tilt = factor * (Decimal(100 + chance.randint(0, 10)) / 100)
         for instance_type, gpu, count, vcpus, memory, base in TYPES:
-            for spot in (False, True):
-                price = (Decimal(base) * tilt * (SPOT_DISCOUNT if spot else 1)).quantize(CENT_OF_CENT)
-                yield Line(instance_type, gpu, count, vcpus, memory, region, spot, price)
+            for market in markets:
+                price = (Decimal(base) * tilt * SHARE[market]).quantize(CENT_OF_CENT)
+                yield Line(instance_type, gpu, count, vcpus, memory, region, market, price)
 
 
 def usd_per_hour(machine: Machine, script: Script, opened_at: datetime, now: datetime) -> Decimal:
-    """What an instance costs at this moment: spot prices move, and of a stopped one only its disk bills."""
+    """What an instance costs at this moment: spot prices move, and of a stopped one only its disk bills.
+
+    One that waits for its turn costs nothing.
+    """
+    if now < machine.spec.starts_at:
+        return Decimal(0)
     if machine.halted:
         return DISK_USD_PER_HOUR
     agreed = Decimal(machine.spec.usd_per_hour)

@@ -4,6 +4,7 @@
 ``stockout=2``           the first 2 launches find no stock
 ``quota=1``              the first launch is refused for want of quota
 ``boot=5s``              SSH answers 5 s after the launch
+``queue=5s``             queued machines are sold too, cheaper; each starts 5 s after its launch
 ``badhost=1``            the first instance never answers
 ``wronggpu=1``           the first instance with GPUs has one A10 instead of what was sold
 ``interrupt@40s``        the first spot instance is taken back 40 s after launch, a second item the second
@@ -59,6 +60,7 @@ COUNTS: Final = (
 )
 EXAMPLES: Final = {
     "boot": "boot=5s",
+    "queue": "queue=5s",
     "notice": "notice=3s",
     "interrupt": "interrupt@40s",
     "price": "price*1.2@30s",
@@ -91,6 +93,7 @@ class Script:
     leak: int = 0
     seed: int = 0
     boot: float = 0
+    queue: float | None = None
     notice: float = 2
     interrupts: tuple[float | Literal["asked"], ...] = ()
     prices: tuple[tuple[Decimal, float], ...] = ()
@@ -121,7 +124,7 @@ def _nonsense(item: str, why: str) -> ConfigError:
 def _with(script: Script, item: str) -> Script:
     if item == "auth":
         return replace(script, auth=True)
-    if match := re.fullmatch(r"(boot|notice)=(.+)", item):
+    if match := re.fullmatch(r"(boot|notice|queue)=(.+)", item):
         return _set(script, match[1], parse_duration(match[2]).total_seconds())
     if item == "interrupt@asked":
         return replace(script, interrupts=(*script.interrupts, "asked"))

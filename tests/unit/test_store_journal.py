@@ -60,6 +60,7 @@ FULL: dict[str, Any] = {
     "amount": Decimal("3.30"),
     "planted_key": "ssh-ed25519 AAAA planted",
     "expires_at": START + timedelta(hours=24),
+    "waits": timedelta(hours=2),
 }
 
 
@@ -169,6 +170,50 @@ def test_the_meter_runs_from_now_when_the_provider_says_nothing(store: Store, cl
     store.journal.accept("gc-1", an_instance(created_at=None))
     cost = store.ledger.cost(cluster.id, before + timedelta(hours=1))
     assert cost is not None and Decimal("3.5") < cost <= Decimal("3.60")
+
+
+def queued(store: Store, cluster: Cluster) -> None:
+    """In its provider's queue for at most two hours, and then to run for one."""
+    until = START + timedelta(hours=3)
+    store.journal.intend(a_rental(cluster, waits=timedelta(hours=2), expires_at=until))
+    store.journal.accept("gc-1", an_instance(waiting=True))
+
+
+def test_what_waits_in_a_queue_costs_nothing_and_can_cost_its_lease(store: Store, cluster: Cluster) -> None:
+    queued(store, cluster)
+    store.journal.left_queue("gc-1", an_instance(waiting=True))
+    assert store.ledger.cost(cluster.id, START + timedelta(hours=2)) == 0
+    assert store.journal.worst_cost(cluster.id) == Decimal("3.60")
+    store.journal.gone("gc-1", "no capacity came")
+    assert store.ledger.cost(cluster.id, START + timedelta(hours=2)) == 0
+
+
+def test_meter_and_lease_begin_when_the_turn_comes_and_once(store: Store, cluster: Cluster) -> None:
+    queued(store, cluster)
+    started = an_instance(started_at=START + timedelta(minutes=90))
+    for _ in range(2):
+        store.journal.left_queue("gc-1", started)
+    rental = store.journal.get("gc-1")
+    assert rental.waits is None
+    assert rental.expires_at == START + timedelta(minutes=150)
+    assert store.ledger.cost(cluster.id, START + timedelta(minutes=150)) == Decimal("3.60")
+    assert events(store)[-1][0] == "left-queue"
+    assert meters(store) == [3_600_000]
+
+
+def test_whose_turn_has_come_before_it_was_seen_to_wait_is_metered_at_once(
+    store: Store, cluster: Cluster
+) -> None:
+    store.journal.intend(a_rental(cluster, waits=timedelta(hours=2)))
+    store.journal.accept("gc-1", an_instance(started_at=START))
+    assert (meters(store), store.journal.get("gc-1").waits) == ([3_600_000], None)
+
+
+def test_what_reappears_in_a_queue_is_not_metered(store: Store, cluster: Cluster) -> None:
+    queued(store, cluster)
+    store.journal.gone("gc-1", "no listing shows it")
+    store.journal.reappeared("gc-1", an_instance(waiting=True))
+    assert (meters(store), store.journal.get("gc-1").state) == ([], RentalState.ENDING)
 
 
 def test_going_twice_is_going_once(store: Store, cluster: Cluster) -> None:

@@ -25,6 +25,7 @@ WORDS = {
     "boot=0s": Script(boot=0),
     "boot=1m30s": Script(boot=90),
     "boot=0.5s": Script(boot=0.5),
+    "queue=5s": Script(queue=5),
     "badhost=1": Script(badhost=1),
     "interrupt@40s": Script(interrupts=(40,)),
     "interrupt@40s,interrupt@1h": Script(interrupts=(40, 3600)),
