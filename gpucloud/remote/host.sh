@@ -348,8 +348,10 @@ clean() {
 
 # -- jobs -------------------------------------------------------------------------------------------
 
+# Whoever starts a job hands it to its supervisor, once, perhaps after we have read who has it.
 going() {
-  [ ! -e "$ROOT/jobs/$1/exit" ] && { alive "$ROOT/jobs/$1/supervisor" || alive "$ROOT/jobs/$1/pid"; }
+  [ ! -e "$ROOT/jobs/$1/exit" ] &&
+    { alive "$ROOT/jobs/$1/supervisor" || alive "$ROOT/jobs/$1/pid" || alive "$ROOT/jobs/$1/supervisor"; }
 }
 
 # Whether it was told to end.

@@ -144,6 +144,25 @@ def test_a_job_that_ends_while_it_is_looked_at_has_ended(host: HostSh) -> None:
     assert done.stdout.startswith(b"state=ended\nphase=run\nexit=0\n")
 
 
+def test_a_job_that_is_handed_to_its_supervisor_while_it_is_looked_at_is_going(host: HostSh) -> None:
+    # Whoever starts a job is named until its supervisor is there, and may be gone once that is.
+    host.start("j", WAIT)
+    job = host.root / "jobs" / "j"
+    leader, supervisor = (job / "pid").read_bytes(), (job / "supervisor").read_bytes()
+    (job / "pid").write_bytes(b" " * 64 + b"\n")
+    (host.work / "supervisor").write_bytes(supervisor)
+    probe = host.root / "probe.sh"
+    text = (host.root / "host.sh").read_text()
+    handing = f'kill() {{ unset -f kill; cat "{host.work}/supervisor" >"{job}/supervisor"; false; }}\n'
+    probe.write_text(text.replace("\nset -u\n", f"\nset -u\n{handing}"))
+    command = [str(host.bin / "sh"), str(probe), "status", "j"]
+    done = subprocess.run(command, env=host.env, capture_output=True, check=True)
+    (job / "pid").write_bytes(leader)
+    assert done.stdout.startswith(b"state=going\n")
+    (host.work / "go").touch()
+    assert host.ended("j")["exit"] == "0"
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
 def test_a_job_outlives_the_whole_session_that_started_it(host: HostSh, how: signal.Signals) -> None:
     starter = host.popen("start", "j", stdin=-1)
