@@ -46,6 +46,12 @@ def rented(cli: Cli) -> set[str]:
     return {machine.spec.token for machine in api.machines(folder) if not machine.ended}
 
 
+def running(cli: Cli) -> set[str]:
+    """Those of them that have got as far as to run."""
+    folder = cli.data / "providers" / "sim" / "instances"
+    return {machine.spec.token for machine in api.machines(folder) if machine.alive}
+
+
 def billed_per_hour(cli: Cli) -> Decimal:
     """What the sole instance bills at the provider once it has settled, whatever the books say."""
     folder = cli.data / "providers" / "sim" / "instances"
@@ -169,10 +175,9 @@ def test_a_machine_that_was_being_given_up_when_its_launch_was_killed_is_not_tak
 
 def test_a_launch_killed_while_it_waits_for_ssh_is_taken_up(cli: Cli) -> None:
     process = cli.start(*launch_words(cli, "boot=2s"))
-    eventually(lambda: rented(cli))
+    before = eventually(lambda: running(cli))
     process.kill()
     process.communicate()
-    before = rented(cli)
     assert cli.ok("fsck", "--json").json["findings"][0]["token"] in before
     cli.ok(*launch_words(cli, "boot=2s"))
     assert rented(cli) == before

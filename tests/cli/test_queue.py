@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from gpucloud.model import utcnow
-from gpucloud_local import api
+from tests.cli.test_crashes import rented, running
 from tests.harness.cli import Cli
 from tests.harness.waiting import eventually
 
@@ -19,12 +19,6 @@ def words(cli: Cli, market: str, wait: str) -> list[str]:
         "launch", "--name", "x", "--provider", market, "--market", "queued", "--gpu", "RTX4090",
         "--wait", wait, "--max-duration", "30m", "--workdir", str(cli.project), "--yes",
     ]  # fmt: skip
-
-
-def there(cli: Cli) -> list[str]:
-    """The instances at the provider, waiting or not."""
-    folder = cli.data / "providers" / "sim" / "instances"
-    return [machine.spec.token for machine in api.machines(folder) if not machine.ended]
 
 
 def test_a_queued_machine_starts_when_its_turn_comes_and_so_does_its_lease(cli: Cli) -> None:
@@ -44,32 +38,32 @@ def test_all_queues_together_take_no_longer_than_was_agreed_to(cli: Cli) -> None
     assert done.code == 80
     assert "no capacity came" in done.err
     assert done.err.count("rented") == 1
-    assert there(cli) == []
+    assert not rented(cli)
     assert cli.ok("cost", "--json").json["total"] == "0"
 
 
 def test_whoever_is_killed_while_a_machine_waits_finds_it_unbilled_and_takes_it_up(cli: Cli) -> None:
     process = cli.start(*words(cli, "sim:queue=4s", "50m"))
-    (token,) = eventually(lambda: there(cli))
+    (token,) = eventually(lambda: running(cli))
     process.kill()
     process.communicate()
     finding = cli.ok("fsck", "--json").json["findings"][0]
     assert finding["token"] == token
     cli.ok(*words(cli, "sim:queue=4s", "50m"))
-    assert there(cli) == [token]
+    assert rented(cli) == {token}
     cli.ok("down", "x", "--yes")
 
 
 def test_what_waits_costs_nothing_and_is_given_up_by_down(cli: Cli) -> None:
     process = cli.start(*words(cli, LONG, "50m"))
-    (token,) = eventually(lambda: there(cli))
+    (token,) = eventually(lambda: running(cli))
     process.kill()
     process.communicate()
     finding = cli.ok("fsck", "--json").json["findings"][0]
     assert finding["token"] == token
     assert finding["usd_per_hour"] == "0"
     cli.ok("down", "x", "--yes")
-    assert there(cli) == []
+    assert not rented(cli)
     assert cli.ok("cost", "--json").json["total"] == "0"
 
 

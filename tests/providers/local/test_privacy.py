@@ -12,6 +12,7 @@ from gpucloud.errors import HostKeyChanged, RemoteError
 from gpucloud.remote.keys import identity, new_key_pair
 from gpucloud_local import Local
 from gpucloud_local.processes import MARKER, PASSED_ON
+from tests.harness.waiting import eventually
 from tests.providers.local.conftest import BOTH, a_provider
 from tests.providers.rented import Rented, rented
 
@@ -121,4 +122,4 @@ def test_a_folder_with_a_strange_name_is_as_good_as_any(tmp_path: Path, sshd: st
         assert machine.say("pwd") == str(machine.folder / "home")
         machine.say("echo data >file")
         assert (machine.folder / "home" / "file").read_text() == "data\n"
-    assert list(state.iterdir()) == []
+    eventually(lambda: list(state.iterdir()) == [])
