@@ -78,6 +78,14 @@ class ReservationState(StrEnum):
     UNKNOWN = "unknown"
 
 
+class BookingState(StrEnum):
+    """How far the purchase of a reservation has come in the books."""
+
+    INTENDED = "intended"
+    BOUGHT = "bought"
+    FAILED = "failed"
+
+
 class RentalState(StrEnum):
     """How far one rental has come in the journal."""
 
@@ -453,7 +461,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A block that was bought, as its provider describes it; ``free`` is how many of it are unused."""
+    """A block that was bought, as its provider describes it; ``free`` is how many of it are unused.
+
+    ``ends_at`` is when the machines in it are ended, which may be before the block is over.
+    """
 
     provider: str
     ref: InstanceRef
@@ -467,6 +478,23 @@ class Reservation:
     token: str | None = None
     name: str | None = None
     owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """A reservation in the books: the block as it was bought, or is about to be, and for whom.
+
+    ``ref`` is the reservation's, once it is known.
+    """
+
+    token: str
+    name: str
+    block: Block
+    state: BookingState
+    intended_at: datetime
+    labels: Labels
+    ref: InstanceRef | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ HOMES: Final = {
     "why": "why",
     "explain": "explain",
     "launch": "launch",
+    "reserve": "reserve",
+    "reservations": "reserve",
     "plan": "plan",
     "apply": "plan",
     "run": "run",

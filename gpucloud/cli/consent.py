@@ -114,6 +114,8 @@ def describe(fleet: Fleet, plan: Plan) -> list[str]:
         else:
             lines.append("      no limit: it goes on until gpucloud down")
         return lines
+    if best.market is Market.RESERVED:
+        lines.append("      it is paid for with its reservation, used or not")
     if best.market is Market.QUEUED:
         wait = format_duration(fleet.config.duration("launch.wait"))
         lines.append(f"      waits for capacity for at most {wait}, which costs nothing")

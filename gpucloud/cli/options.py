@@ -67,6 +67,31 @@ LIST: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("--egress", {"metavar": "SIZE", "default": "", "help": "With so much traffic out to the internet."}),
 )
 
+NODES: Final[tuple[str, dict[str, Any]]] = (
+    "--nodes",
+    {"type": click.IntRange(1), "default": 1, "help": "How many machines."},
+)
+PROJECT: Final[tuple[str, dict[str, Any]]] = (
+    "--project",
+    {"metavar": "NAME", "default": "", "help": "Whose money it is."},
+)
+TAG: Final[tuple[str, dict[str, Any]]] = (
+    "--tag",
+    {**_MANY, "metavar": "KEY=VALUE", "help": "For reports of what was spent."},
+)
+CONSENT: Final[tuple[str, dict[str, Any]]] = ("--yes", {"is_flag": True, "help": "Do it without asking."})
+
+RESERVE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    GPU,
+    *(option for option in SEARCH if option[0] in {"--provider", "--region"}),
+    NODES,
+    ("--name", {"metavar": "NAME", "default": "", "help": "What to call what is bought."}),
+    ("--max-cost", {"metavar": "USD", "default": "", "help": "Buy nothing that costs more dollars."}),
+    PROJECT,
+    TAG,
+    CONSENT,
+)
+
 RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     (
         "--name",
@@ -74,7 +99,7 @@ RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ),
     GPU,
     *SEARCH,
-    ("--nodes", {"type": click.IntRange(1), "default": 1, "help": "How many machines."}),
+    NODES,
     ("--max-duration", {"metavar": "TIME", "default": "", "help": "End after 90s, 15m, 6h or 2d."}),
     ("--max-cost", {"metavar": "USD", "default": "", "help": "End before it has cost more dollars."}),
     ("--idle", {"metavar": "TIME", "default": "", "help": "End when it has done nothing for so long."}),
@@ -96,8 +121,12 @@ RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
         "--ssh-from",
         {"metavar": "NETWORK", "default": "", "help": "Who may reach SSH, or anywhere; else this computer."},
     ),
-    ("--project", {"metavar": "NAME", "default": "", "help": "Whose money it is."}),
-    ("--tag", {**_MANY, "metavar": "KEY=VALUE", "help": "For reports of what was spent."}),
+    PROJECT,
+    TAG,
+    (
+        "--reservation",
+        {"metavar": "NAME", "default": "", "help": "Launch into what was reserved and is paid for."},
+    ),
     ("--dry-run", {"is_flag": True, "help": "Show the plan, and do nothing."}),
     ("--workdir", {"metavar": "DIR", "default": "", "help": "The folder to push, instead of this one."}),
     ("--no-push", {"is_flag": True, "help": "Push no folder."}),
@@ -112,7 +141,7 @@ RENT: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
         "--ready-timeout",
         {"metavar": "TIME", "default": "", "help": "Give up a machine without SSH after this."},
     ),
-    ("--yes", {"is_flag": True, "help": "Do it without asking."}),
+    CONSENT,
 )
 
 
@@ -157,6 +186,7 @@ class Typed:
     env: tuple[str, ...] = ()
     secret: tuple[str, ...] = field(default=(), repr=False)
     wait: str = ""
+    reservation: str = ""
     ready_timeout: str = ""
     yes: bool = False
 
@@ -215,7 +245,7 @@ class Typed:
 
     def request(self, config: Config, *, ephemeral: bool = False) -> LaunchRequest:
         """What to rent. Raises ``UsageError`` and ``ConfigError``."""
-        from gpucloud.cli.context import check_name, fresh_name, user
+        from gpucloud.cli.context import check_name, fresh_name
         from gpucloud.fleet.plan import LaunchRequest, parse_fuse
 
         limited = [name for name in ("max_duration", "max_cost", "idle") if getattr(self, name)]
@@ -233,11 +263,18 @@ class Typed:
             idle=parsed("--idle", self.idle, parse_duration),
             no_limit=self.no_limit,
             fuse=parse_fuse(self.require_fuse),
-            labels=Labels(self.project or config.get("launch.project"), user(), _tags(self.tag)),
+            labels=self.labels(config),
             ephemeral=ephemeral,
             image=self.image or None,
             disk_gib=self.disk_gib,
+            reservation=self.reservation or None,
         )
+
+    def labels(self, config: Config) -> Labels:
+        """Whose money it is. Raises ``UsageError`` and ``ConfigError``."""
+        from gpucloud.cli.context import user
+
+        return Labels(self.project or config.get("launch.project"), user(), _tags(self.tag))
 
     @property
     def folder(self) -> str | None:
@@ -280,6 +317,12 @@ class Listing(Searching):
     """A command that shows offers."""
 
     shared = LIST
+
+
+class Reserving(Searching):
+    """A command that reserves."""
+
+    shared = RESERVE
 
 
 class Renting(Searching):

@@ -274,6 +274,7 @@ class _Attempt:
             group=_group(self.cluster, fleet.owner),
             nodes=self.cluster.nodes,
             wait=rental.waits,
+            reservation=offer.ref if offer.market is Market.RESERVED else None,
         )
         try:
             instance = provider.launch(offer, spec)

@@ -48,7 +48,7 @@ class LaunchRequest:
     """What to rent under which name. ``ephemeral`` clusters end with the ``run`` that made them.
 
     ``no_limit``: the person has said that it may go on, and cost, without end. ``fuse`` is the weakest that
-    will do at ending by itself.
+    will do at ending by itself. ``reservation`` is the id or name of the one to launch into.
     """
 
     name: str
@@ -63,6 +63,7 @@ class LaunchRequest:
     ephemeral: bool = False
     image: str | None = None
     disk_gib: int | None = None
+    reservation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,10 @@ def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Pla
         BudgetRefused: when the cost limit buys less than a minute, or nothing ends by itself as it must.
         ProviderError: what the providers said, when none could answer.
     """
+    if request.reservation is not None:
+        from gpucloud.fleet.reserve import plan_within
+
+        return plan_within(fleet, request)
     terms = Terms(fleet.config.duration("offers.timeout").total_seconds())
     found = search(fleet.registry.select(references), request.requirements, terms)
     if not found.offers:

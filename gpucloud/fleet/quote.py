@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from gpucloud.errors import NoCapacity, PriceAboveCap
 from gpucloud.fleet import Fleet
-from gpucloud.model import Availability, Offer, Requirements, utcnow
+from gpucloud.model import Availability, Market, Offer, Requirements, utcnow
 
 FRESH: Final = timedelta(seconds=5)
 """A price that was told longer ago than this is asked for again before anything is rented by it."""
@@ -36,7 +36,8 @@ class Quotes:
             PriceAboveCap: when it has become dearer than the person has agreed to.
             ProviderError: when its provider does not tell.
         """
-        if _is_fresh(offer.as_of):
+        # What is reserved has its price for good.
+        if _is_fresh(offer.as_of) or offer.market is Market.RESERVED:
             return offer
         with self._locks[offer.provider]:
             now = self._told.get(offer.provider, {}).get(_line(offer))

@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 
 from gpucloud.errors import NotFound, ProviderError, TeardownUnconfirmed, UsageError
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.end import end_rental, end_twin, find, lock_name, remove_resource, settle
+from gpucloud.fleet.reserve import Held, held
 from gpucloud.fleet.stop import stopped_rate
 from gpucloud.market import list_instances, list_side_resources
 from gpucloud.model import (
+    BookingState,
     Cluster,
     ClusterState,
     Event,
@@ -22,10 +25,14 @@ from gpucloud.model import (
     Market,
     Rental,
     RentalState,
+    ReservationState,
     SideResource,
     utcnow,
 )
 from gpucloud.provider import Fuse, Provider
+
+LASTING: Final = {ReservationState.PENDING, ReservationState.SCHEDULED, ReservationState.ACTIVE}
+"""The states of reservations that are not over."""
 
 
 class FindingKind(StrEnum):
@@ -33,6 +40,7 @@ class FindingKind(StrEnum):
 
     RUNNING = "running"
     SHOULD_BE_GONE = "should-be-gone"
+    RESERVED = "reserved"
     UNKNOWN = "unknown"
     VANISHED = "vanished"
     UNASKED = "unasked"
@@ -43,7 +51,8 @@ class FindingKind(StrEnum):
 class Finding:
     """One instance, what bills beside one, or a rental. ``usd_per_hour`` is ``None`` when nobody states it.
 
-    ``UNASKED``: the books have it, and its provider could not be asked.
+    ``RESERVED``: a reservation, paid for apart. ``UNASKED``: the books have it, and its provider could not be
+    asked.
     """
 
     kind: FindingKind
@@ -113,6 +122,8 @@ def fsck(fleet: Fleet) -> Report:
             silent[rental.provider] = Failure(rental.provider, error.code, error.message, True)
             finding = _unasked(fleet, rental)
         findings += [finding] if finding else []
+    places, unknown = held(fleet)
+    findings += [found for each in places if (found := _reserved(fleet, each))]
     # The books may have learned just now that an instance is gone.
     living: set[str | None] = {rental.token for rental in fleet.store.journal.rentals()}
     living |= {each.token for instances in listed.values() for each in instances if each.alive}
@@ -123,7 +134,7 @@ def fsck(fleet: Fleet) -> Report:
         if resource.token not in living
     ]
     close_empty_clusters(fleet)
-    return Report(tuple(findings), (*failures, *unlisted, *silent.values()))
+    return Report(tuple(findings), (*failures, *unlisted, *silent.values(), *unknown))
 
 
 def rebuild(fleet: Fleet) -> Report:
@@ -160,7 +171,11 @@ def end_finding(fleet: Fleet, finding: Finding) -> None:
 def forget(fleet: Fleet, finding: Finding) -> None:
     """Close the books of a rental that nobody can be asked about any more, because a person says so."""
     assert finding.token is not None
-    fleet.store.journal.gone(finding.token, "forgotten: its provider could not be asked")
+    why = "forgotten: its provider could not be asked"
+    if any(booking.token == finding.token for booking in fleet.store.bookings.all()):
+        fleet.store.bookings.failed(finding.token, why)
+        return
+    fleet.store.journal.gone(finding.token, why)
     close_empty_clusters(fleet)
 
 
@@ -285,6 +300,23 @@ def _left_behind(fleet: Fleet, resource: SideResource) -> Finding:
         detail,
         resource=resource,
     )
+
+
+def _reserved(fleet: Fleet, place: Held) -> Finding | None:
+    """What was reserved and is not over, or may have been reserved."""
+    told, booking = place.reservation, place.booking
+    if booking and booking.state is BookingState.INTENDED:
+        detail = "whether it was bought is not known"
+        return Finding(
+            FindingKind.UNASKED, booking.block.provider, None, booking.token, place.name, None, detail
+        )
+    if told is None or told.state not in LASTING:
+        return None
+    ours = told.owner == fleet.owner
+    free = "" if told.free is None else f", {told.free} of {told.nodes} machines unused"
+    detail = f"{told.state}{free}" if ours else f"belongs to {told.owner or 'somebody else'}"
+    kind = FindingKind.RESERVED if ours else FindingKind.NOT_OURS
+    return Finding(kind, told.provider, told.ref.id, told.token, place.name, Decimal(0), detail)
 
 
 def _unlisted(fleet: Fleet, rental: Rental, instance: Instance | None) -> Finding | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpucloud.store.bookings import Bookings
 from gpucloud.store.budget import Budget
 from gpucloud.store.clusters import Clusters
 from gpucloud.store.database import NAME, Database
@@ -29,6 +30,7 @@ class Store:
         self.budget = Budget(self.db, self.ledger)
         self.journal = Journal(self.db, self.ledger, self.budget)
         self.clusters = Clusters(self.db, self.journal, self.budget)
+        self.bookings = Bookings(self.db, self.budget)
         self.jobs = Jobs(self.db)
         self.refusals = Refusals(self.db)
         self.pins = Pins(self.db)

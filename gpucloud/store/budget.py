@@ -79,8 +79,27 @@ class Budget:
             *(without, cap.project, cap.project),
         )
         found = [self._use(row, cap.since, costs.get(row["id"], []), row["id"] in endless) for row in rows]
+        found += self._booked(cap)
         taking = [use for use in found if use.usd or use.endless or not use.known]
         return sorted(taking, key=lambda use: (-use.usd, use.cluster))
+
+    def _booked(self, cap: Cap) -> list[Use]:
+        """What reservations take of a cap: what was owed within its time, and what is yet to be."""
+        assert cap.since is not None
+        owed: dict[str, list[Charge]] = {}
+        for each in self._ledger.booked():
+            owed.setdefault(each.token, []).append(each)
+        found = []
+        for row in self._db.read(
+            "SELECT token, name, usd_micros FROM bookings"
+            " WHERE state != 'failed' AND (? IS NULL OR project = ?)",
+            *(cap.project, cap.project),
+        ):
+            charges = owed.get(row["token"], [])
+            spent = _sum(each for each in charges if each.since >= cap.since)
+            held = from_micros(row["usd_micros"]) - _sum(charges)
+            found.append(Use(f"reservation {row['name']}", spent, held))
+        return found
 
     def reserve(self, cluster_id: int, most: Decimal | None, caps: Sequence[Cap]) -> None:
         """Hold ``most`` for a cluster, within the caller's transaction; ``None`` is without bound.

@@ -16,7 +16,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, TypeAlias
 
-from gpucloud.model import MICROSECOND, MICROSECONDS_PER_HOUR, Rental
+from gpucloud.model import MICROSECOND, MICROSECONDS_PER_HOUR, Rental, utcnow
 from gpucloud.store.clock import Reading, reading
 from gpucloud.store.database import Database
 from gpucloud.store.rows import from_micros, stamp, to_micros
@@ -29,12 +29,16 @@ CLOCK_ERROR: Final = timedelta(days=31)
 
 
 class Line(StrEnum):
-    """What is paid for. ``ROUNDING``: billing steps and minimum, beyond the use."""
+    """What is paid for. ``ROUNDING``: billing steps and minimum, beyond the use.
+
+    ``RESERVATION``: a block that was bought, used or not.
+    """
 
     INSTANCE = "instance"
     DISK = "disk"
     EGRESS = "egress"
     ROUNDING = "rounding"
+    RESERVATION = "reservation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Span:
 class Charge:
     """What one line of one rental came to within a time from ``since`` on, in dollars.
 
-    What is not known is a charge of its own, whose ``usd`` is ``None``.
+    What is not known is a charge of its own, whose ``usd`` is ``None``. A reservation is of no cluster.
     """
 
     token: str
@@ -73,6 +77,11 @@ class _Entry:
 _ENTRIES: Final = (
     "SELECT token, cluster_id, line, ledger.at, boot, ticks, ledger.usd_micros_per_hour AS micros"
     " FROM ledger JOIN rentals USING (token) {where} ORDER BY token, line, ledger.id"
+)
+NO_CLUSTER: Final = 0
+
+_BOOKED: Final = (
+    "SELECT token, intended_at, starts_at, usd_micros, upfront_micros FROM bookings WHERE state = 'bought'"
 )
 _ONCE: Final = (
     "SELECT token, cluster_id, line, at, usd_micros FROM charges JOIN rentals USING (token) {where}"
@@ -182,7 +191,20 @@ class Ledger:
             if _within(at, since, until):
                 usd = None if row["usd_micros"] is None else from_micros(row["usd_micros"])
                 found.append(Charge(row["token"], row["cluster_id"], Line(row["line"]), timedelta(), usd, at))
+        if cluster_id is None:
+            found += (each for each in self.booked(moment.at) if _within(each.since, since, until))
         return found
+
+    def booked(self, now: datetime | None = None) -> Iterator[Charge]:
+        """What is owed for reservations by now: a part since they were bought, the rest since they began."""
+        now = now or utcnow()
+        for row in self._db.read(_BOOKED):
+            upfront, rest = row["upfront_micros"], row["usd_micros"] - row["upfront_micros"]
+            for owed, micros in (("intended_at", upfront), ("starts_at", rest)):
+                at = datetime.fromisoformat(row[owed])
+                if micros and at <= now:
+                    usd = from_micros(micros)
+                    yield Charge(row["token"], NO_CLUSTER, Line.RESERVATION, timedelta(), usd, at)
 
     def _entries(self, cluster_id: int | None, since: datetime | None) -> list[_Entry]:
         """The lines of one cluster, or of all rentals that may have cost something since then."""

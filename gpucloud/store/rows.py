@@ -12,6 +12,9 @@ from typing import Any, Final
 
 from gpucloud.model import (
     MICROS,
+    Block,
+    Booking,
+    BookingState,
     Cluster,
     ClusterState,
     Gpu,
@@ -170,6 +173,64 @@ def to_columns(rental: Rental) -> dict[str, object]:
         "disk_gib": rental.disk_gib,
         "tariff": _tariff_text(rental.tariff),
         "waits_s": rental.waits.total_seconds() if rental.waits is not None else None,
+    }
+
+
+def to_booking(row: sqlite3.Row) -> Booking:
+    """A row of ``bookings``."""
+    block = Block(
+        provider=row["provider"],
+        ref=row["block"],
+        instance_type=row["instance_type"],
+        nodes=row["nodes"],
+        region=row["region"],
+        zone=row["zone"],
+        starts_at=datetime.fromisoformat(row["starts_at"]),
+        ends_at=datetime.fromisoformat(row["ends_at"]),
+        usd=from_micros(row["usd_micros"]),
+        usd_upfront=from_micros(row["upfront_micros"]),
+        gpu=Gpu(**json.loads(row["gpu"])) if row["gpu"] else None,
+        gpu_count=row["gpu_count"],
+        currency=row["currency"],
+        amount=Decimal(row["amount"]) if row["amount"] else None,
+    )
+    return Booking(
+        token=row["token"],
+        name=row["name"],
+        block=block,
+        state=BookingState(row["state"]),
+        intended_at=datetime.fromisoformat(row["intended_at"]),
+        labels=Labels(row["project"], row["user"], json.loads(row["tags"])),
+        ref=InstanceRef(row["reservation_id"], row["reservation_region"]) if row["reservation_id"] else None,
+        reason=row["reason"],
+    )
+
+
+def booking_columns(booking: Booking) -> dict[str, object]:
+    """What is known of a reservation before its provider is called, as columns."""
+    block = booking.block
+    return {
+        "token": booking.token,
+        "name": booking.name,
+        "state": booking.state,
+        "intended_at": stamp(booking.intended_at),
+        "project": booking.labels.project,
+        "user": booking.labels.user,
+        "tags": json.dumps(dict(booking.labels.tags)),
+        "provider": block.provider,
+        "block": block.ref,
+        "instance_type": block.instance_type,
+        "nodes": block.nodes,
+        "region": block.region,
+        "zone": block.zone,
+        "gpu": json.dumps(asdict(block.gpu)) if block.gpu else None,
+        "gpu_count": block.gpu_count,
+        "starts_at": stamp(block.starts_at),
+        "ends_at": stamp(block.ends_at),
+        "usd_micros": to_micros(block.usd),
+        "upfront_micros": to_micros(block.usd_upfront),
+        "currency": block.currency,
+        "amount": str(block.amount) if block.amount is not None else None,
     }
 
 

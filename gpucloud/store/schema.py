@@ -54,5 +54,13 @@ MIGRATIONS: Final = (
     """,
     """
     ALTER TABLE rentals ADD COLUMN waits_s REAL;
+    CREATE TABLE bookings (
+      token TEXT PRIMARY KEY, name TEXT NOT NULL, state TEXT NOT NULL, intended_at TEXT NOT NULL,
+      project TEXT NOT NULL, user TEXT NOT NULL, tags TEXT NOT NULL,
+      provider TEXT NOT NULL, block TEXT NOT NULL, instance_type TEXT NOT NULL, nodes INTEGER NOT NULL,
+      region TEXT NOT NULL, zone TEXT NOT NULL, gpu TEXT, gpu_count INTEGER NOT NULL,
+      starts_at TEXT NOT NULL, ends_at TEXT NOT NULL, usd_micros INTEGER NOT NULL,
+      upfront_micros INTEGER NOT NULL, currency TEXT NOT NULL, amount TEXT,
+      reservation_id TEXT, reservation_region TEXT, reason TEXT);
     """,
 )

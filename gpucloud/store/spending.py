@@ -106,8 +106,9 @@ class Spending:
         self._ledger = ledger
 
     def clusters(self) -> list[str]:
-        """The names of all clusters that there ever were, sorted."""
-        return [row["name"] for row in self._db.read("SELECT DISTINCT name FROM clusters ORDER BY name")]
+        """The names of all clusters and reservations that there ever were, sorted."""
+        rows = self._db.read("SELECT name FROM clusters UNION SELECT name FROM bookings ORDER BY name")
+        return [row["name"] for row in rows]
 
     def by(
         self,
@@ -127,7 +128,9 @@ class Spending:
     def _origins(self, patterns: Sequence[str]) -> dict[str, Origin]:
         rows = self._db.read(
             "SELECT token, name, provider, market, region, gpu, instance_id, project, user, tags"
-            " FROM rentals JOIN clusters ON clusters.id = cluster_id"
+            " FROM rentals JOIN clusters ON clusters.id = cluster_id UNION ALL"
+            " SELECT token, name, provider, 'reserved', region, gpu, reservation_id, project, user, tags"
+            " FROM bookings"
         )
         wanted = cache(lambda name: not patterns or any(fnmatchcase(name, each) for each in patterns))
         return {

@@ -71,6 +71,7 @@ class Spec(BaseModel):
     sshd: Literal["asyncssh", "openssh"] = "asyncssh"
     boot_s: float = 0
     dead: bool = False
+    reservation: str | None = None
     queue_s: float = 0
     wait_s: float = 0
     interrupt_at: float | Literal["asked"] | None = None

@@ -15,6 +15,7 @@ from gpucloud.errors import NotFound, Unreachable
 from gpucloud.http import retry_reads
 from gpucloud.model import (
     Availability,
+    Block,
     Gpu,
     Instance,
     InstanceRef,
@@ -22,7 +23,10 @@ from gpucloud.model import (
     Market,
     Offer,
     Requirements,
+    Reservation,
+    ReservationState,
     SideResource,
+    Window,
     utcnow,
 )
 from gpucloud.provider import (
@@ -39,6 +43,7 @@ from gpucloud_local.adapter import making, to_instance, using
 
 if TYPE_CHECKING:
     from gpucloud_sim.api import Api, Sight
+    from gpucloud_sim.blocks import Bought
 
 T = TypeVar("T")
 
@@ -52,7 +57,7 @@ class Sim(Provider):
     name = "sim"
     traits = Traits(
         kind=Kind.PROCESS,
-        markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED}),
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED, Market.RESERVED}),
         reach=Reach.SSH_KEY,
         fuse=Fuse.PROVIDER,
         billing_grain_s=1,
@@ -114,6 +119,7 @@ class Sim(Provider):
             usd_per_hour=str(offer.usd_per_hour),
             region=offer.region,
             expires_at=spec.expires_at,
+            reservation=spec.reservation,
             wait_s=spec.wait.total_seconds() if spec.wait is not None else 0,
         )
         with making(self.name):
@@ -171,6 +177,72 @@ class Sim(Provider):
         """Delete one that no instance uses."""
         with using(self.name):
             self._api.remove(resource.ref.id)
+
+    def blocks(self, wanted: Requirements, window: Window) -> Iterable[Block]:
+        """Everything with GPUs can be reserved, paid for when it is bought."""
+        from gpucloud_sim.blocks import blocks
+
+        lines = self._read(self._api.prices)
+        for ref, line, start, end, usd in blocks(lines, window):
+            yield Block(
+                provider=self.name,
+                ref=ref,
+                instance_type=line.instance_type,
+                nodes=window.nodes,
+                region=line.region,
+                zone=line.region,
+                starts_at=start,
+                ends_at=end,
+                usd=usd,
+                usd_upfront=usd,
+                gpu=Gpu.parse(line.gpu),
+                gpu_count=line.gpu_count,
+                amount=usd,
+            )
+
+    def reserve(self, block: Block, spec: LaunchSpec) -> Reservation:
+        """Buy one; never retried, like every launch."""
+        from gpucloud_sim.blocks import Bought
+
+        bought = Bought(
+            token=spec.token,
+            name=spec.cluster,
+            owner=spec.owner,
+            instance_type=block.instance_type,
+            nodes=block.nodes,
+            region=block.region,
+            starts_at=block.starts_at,
+            ends_at=block.ends_at,
+        )
+        with making(self.name):
+            self._api.reserve(bought)
+        return self._reservation(bought, 0)
+
+    def reservations(self) -> Iterable[Reservation]:
+        """List what was bought."""
+        from gpucloud_sim.api import ListingDown
+
+        try:
+            return [self._reservation(*each) for each in self._read(self._api.reservations)]
+        except ListingDown:
+            raise Unreachable("sim: the listing fails", provider=self.name, vendor_code="500") from None
+
+    def _reservation(self, bought: Bought, taken: int) -> Reservation:
+        state = ReservationState.ACTIVE if bought.starts_at <= utcnow() else ReservationState.SCHEDULED
+        return Reservation(
+            provider=self.name,
+            ref=InstanceRef(bought.token, bought.region),
+            state=state if utcnow() < bought.ends_at else ReservationState.ENDED,
+            instance_type=bought.instance_type,
+            nodes=bought.nodes,
+            zone=bought.region,
+            starts_at=bought.starts_at,
+            ends_at=bought.ends_at,
+            free=bought.nodes - taken,
+            token=bought.token,
+            name=bought.name,
+            owner=bought.owner,
+        )
 
     def host_keys(self, ref: InstanceRef) -> tuple[str, ...]:
         """The key that the instance's server made."""

@@ -32,6 +32,7 @@ from gpucloud.model import utcnow
 from gpucloud_local import api as local
 from gpucloud_local import orders
 from gpucloud_sim import smi
+from gpucloud_sim.blocks import Bought
 from gpucloud_sim.market import TYPES, Line, Resource, disk, price_list, resources, usd_per_hour
 from gpucloud_sim.script import Script, parse
 
@@ -48,6 +49,7 @@ class Market(BaseModel):
     and ``unknown`` say how many more listings, listings of what is beside it and requests for it do not know
     of it; ``ending`` in how many more listings it goes on although it was terminated, none for one that is
     only about to be gone. ``leaked`` are the disks that stay behind, by their id.
+    ``reservations`` are by the token of their purchase.
     """
 
     script: str
@@ -58,6 +60,7 @@ class Market(BaseModel):
     unknown: dict[str, int] = {}
     ending: dict[str, int] = {}
     leaked: dict[str, Resource] = {}
+    reservations: dict[str, Bought] = {}
 
     def strikes(self, fault: str, times: int) -> bool:
         """Whether a fault that strikes so many times has not done so yet; then it has once more."""
@@ -120,6 +123,8 @@ class Api:
                     provider=NAME,
                     vendor_code="STOCKOUT",
                 )
+            if spec.reservation:
+                self._require_room(market, spec.reservation)
             ids = [spec.token]
             if market.strikes("twice", script.twice):
                 ids.append(spec.token + TWIN)
@@ -141,6 +146,30 @@ class Api:
                     outcome_unknown=True,
                 )
             return self._sight(market, script, self._machine(spec.token))
+
+    def reserve(self, bought: Bought) -> None:
+        """Sell a block, or fail as the script says."""
+        with self._request(opening=True, create=True) as (market, script):
+            if market.strikes("stockout", script.stockout):
+                raise NoCapacity("sim: the block is sold", provider=NAME, vendor_code="STOCKOUT")
+            market.reservations[bought.token] = bought
+            if market.strikes("lost-reply", script.lost_reply):
+                raise Unreachable("sim: no answer to the purchase", provider=NAME, outcome_unknown=True)
+
+    def reservations(self) -> list[tuple[Bought, int]]:
+        """What was sold, and how many machines are in it. Raises ``ListingDown``."""
+        with self._request() as (market, script):
+            if market.strikes("nolist", script.nolist):
+                raise ListingDown
+            machines = list(self._machines().values())
+            return [(each, each.taken(machines)) for each in market.reservations.values()]
+
+    def _require_room(self, market: Market, token: str) -> None:
+        """Raises ``NoCapacity`` unless a reservation holds now, and has room."""
+        place = market.reservations.get(token)
+        taken = place.taken(self._machines().values()) if place else 0
+        if place is None or not place.starts_at <= utcnow() < place.ends_at or taken >= place.nodes:
+            raise NoCapacity(f"sim: no room in {token}", provider=NAME, vendor_code="RESERVATION")
 
     def get(self, machine_id: str) -> Sight:
         """One machine. Raises ``FileNotFoundError``."""

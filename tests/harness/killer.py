@@ -26,6 +26,9 @@ VERBS = (
     "expire",
     "side_resources",
     "remove",
+    "blocks",
+    "reserve",
+    "reservations",
 )
 
 
