@@ -24,6 +24,7 @@ from gpucloud.quantities import format_count, parse_duration
 if TYPE_CHECKING:
     from gpucloud.config import Config
     from gpucloud.store.invoice import Compared, Invoice
+    from gpucloud.store.ledger import Line
     from gpucloud.store.spending import Group, Spending
 
 COMPARED: Final = ("INSTANCE", "CLUSTER", "FOUND", "$ OURS", "$ BILLED", "$ DIFFERENCE")
@@ -178,8 +179,10 @@ def _show(keys: Sequence[str], groups: Sequence[Group], time: Time, *, csv: bool
     elif csv:
         _csv(list(_to_json(keys, whole)), [_to_json(keys, group) for group in groups])
     else:
-        columns = (*map(str.upper, keys), "HOURS", *(f"$ {line.upper()}" for line in Line), "$ TOTAL")
-        out.table(columns, [_to_row(group) for group in groups])
+        # Few people have reservations.
+        lines = [line for line in Line if line is not Line.RESERVATION or whole.of(line) != 0]
+        columns = (*map(str.upper, keys), "HOURS", *(f"$ {line.upper()}" for line in lines), "$ TOTAL")
+        out.table(columns, [_to_row(group, lines) for group in groups])
         if out.screen:
             out.note(f"${_total(whole)} since {time.since:%Y-%m-%d %H:%M} UTC")
 
@@ -200,10 +203,8 @@ def _to_json(keys: Sequence[str], group: Group) -> dict[str, object]:
     }
 
 
-def _to_row(group: Group) -> tuple[object, ...]:
-    from gpucloud.store.ledger import Line
-
-    amounts = [_usd(group.of(line)) for line in Line]
+def _to_row(group: Group, lines: Sequence[Line]) -> tuple[object, ...]:
+    amounts = [_usd(group.of(line)) for line in lines]
     return (*group.keys, f"{group.lasted / HOUR:.2f}", *amounts, _total(group))
 
 

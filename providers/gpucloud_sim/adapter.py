@@ -42,8 +42,7 @@ from gpucloud.provider import (
 from gpucloud_local.adapter import making, to_instance, using
 
 if TYPE_CHECKING:
-    from gpucloud_sim.api import Api, Sight
-    from gpucloud_sim.blocks import Bought
+    from gpucloud_sim.api import Api, Bought, Sight
 
 T = TypeVar("T")
 
@@ -180,7 +179,7 @@ class Sim(Provider):
 
     def blocks(self, wanted: Requirements, window: Window) -> Iterable[Block]:
         """Everything with GPUs can be reserved, paid for when it is bought."""
-        from gpucloud_sim.blocks import blocks
+        from gpucloud_sim.market import blocks
 
         lines = self._read(self._api.prices)
         for ref, line, start, end, usd in blocks(lines, window):
@@ -202,7 +201,7 @@ class Sim(Provider):
 
     def reserve(self, block: Block, spec: LaunchSpec) -> Reservation:
         """Buy one; never retried, like every launch."""
-        from gpucloud_sim.blocks import Bought
+        from gpucloud_sim.api import Bought
 
         bought = Bought(
             token=spec.token,

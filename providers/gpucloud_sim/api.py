@@ -9,7 +9,7 @@ Whatever goes wrong beside what the script says is an ``OSError``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,7 +32,6 @@ from gpucloud.model import utcnow
 from gpucloud_local import api as local
 from gpucloud_local import orders
 from gpucloud_sim import smi
-from gpucloud_sim.blocks import Bought
 from gpucloud_sim.market import TYPES, Line, Resource, disk, price_list, resources, usd_per_hour
 from gpucloud_sim.script import Script, parse
 
@@ -40,6 +39,23 @@ NAME: Final = "sim"
 RETRY_AFTER_S: Final = 0.05
 TWIN: Final = "-twin"
 """What the id of an instance ends with that was made twice."""
+
+
+class Bought(BaseModel):
+    """A reservation as the market keeps it."""
+
+    token: str
+    name: str
+    owner: str
+    instance_type: str
+    nodes: int
+    region: str
+    starts_at: AwareDatetime
+    ends_at: AwareDatetime
+
+    def taken(self, machines: Iterable[local.Machine]) -> int:
+        """How many machines are launched into it."""
+        return sum(machine.spec.reservation == self.token and not machine.ended for machine in machines)
 
 
 class Market(BaseModel):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from gpucloud.model import Market
+from gpucloud.model import Market, Window
 
 if TYPE_CHECKING:
     from gpucloud_local.api import Machine
@@ -27,6 +27,7 @@ TYPES: Final = (
 SHARE: Final = {Market.ON_DEMAND: Decimal(1), Market.SPOT: Decimal("0.4"), Market.QUEUED: Decimal("0.6")}
 """Of the base price."""
 
+RESERVED_SHARE: Final = Decimal("0.7")
 DISK_USD_PER_HOUR: Final = Decimal("0.01")
 ADDRESS_USD_PER_HOUR: Final = Decimal("0.005")
 CENT_OF_CENT: Final = Decimal("0.0001")
@@ -70,6 +71,16 @@ def price_list(script: Script, opened_at: datetime, now: datetime) -> Iterator[L
             for market in markets:
                 price = (Decimal(base) * tilt * SHARE[market]).quantize(CENT_OF_CENT)
                 yield Line(instance_type, gpu, count, vcpus, memory, region, market, price)
+
+
+def blocks(lines: Iterable[Line], window: Window) -> Iterator[tuple[str, Line, datetime, datetime, Decimal]]:
+    """Handle, price line, start, end and price of what can be reserved: all with GPUs, as early as wanted."""
+    start, end = window.earliest, window.earliest + window.lasting
+    hours = Decimal(window.lasting // timedelta(seconds=1)) / 3600
+    for line in lines:
+        if line.market is Market.ON_DEMAND and line.gpu:
+            usd = (line.usd_per_hour * RESERVED_SHARE * hours * window.nodes).quantize(CENT_OF_CENT)
+            yield f"block-{line.instance_type}-{line.region}", line, start, end, usd
 
 
 def usd_per_hour(machine: Machine, script: Script, opened_at: datetime, now: datetime) -> Decimal:

@@ -98,6 +98,7 @@ def test_json_has_the_keys_as_fields_and_exact_amounts(cli: Cli, books: Store) -
         "disk": "1",
         "egress": "0",
         "rounding": "0",
+        "reservation": "0",
         "total": "7",
         "at_least": "7",
         "complete": True,

@@ -48,7 +48,22 @@ def cut_to_nothing(content: bytes) -> bytes:
 
 
 def pages_overwritten(content: bytes) -> bytes:
-    return content[:PAGE] + b"\xa5" * (len(content) - PAGE)
+    # Without the schema it would be no database of ours at all.
+    kept = schema_pages(content)
+    pages = (content[at : at + PAGE] for at in range(0, len(content), PAGE))
+    return b"".join(page if n in kept else b"\xa5" * PAGE for n, page in enumerate(pages, 1))
+
+
+def schema_pages(content: bytes) -> set[int]:
+    """The first page, and those below it once it has become an inner one (type 5 of the file format)."""
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(content[at : at + size], "big")
+
+    if number(100, 1) != 5:
+        return {1}
+    cells = (number(112 + 2 * n, 2) for n in range(number(103, 2)))
+    return {1, number(108, 4), *(number(at, 4) for at in cells)}
 
 
 def only_text(content: bytes) -> bytes:
