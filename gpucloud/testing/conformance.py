@@ -27,7 +27,10 @@ from gpucloud.model import (
     Market,
     Offer,
     Requirements,
+    Reservation,
+    ReservationState,
     SideResource,
+    Window,
     utcnow,
 )
 from gpucloud.provider import (
@@ -39,6 +42,7 @@ from gpucloud.provider import (
     Provider,
     Reach,
     ReportsHostKeys,
+    Reserves,
     StoppedBilling,
     Stops,
     Traits,
@@ -81,6 +85,8 @@ ABILITY_TESTS: Final = (
     "test_a_network_is_admitted_to_an_instance_again_and_again",
     "test_admit_to_a_missing_instance_is_not_found",
     "test_what_is_shared_stays_for_the_next_launch_and_can_be_removed",
+    "test_blocks_tell_when_for_how_long_and_for_how_much",
+    "test_what_was_reserved_is_listed_with_its_token",
 )
 """The tests of what only some providers can do; skipped for an adapter without the ability."""
 
@@ -168,6 +174,17 @@ class ProviderConformance:
         return provider
 
     @pytest.fixture
+    def reserving(self, provider: Provider) -> Reserves:
+        """The adapter, if it sells capacity for a time to come."""
+        if not isinstance(provider, Reserves):
+            pytest.skip(f"{provider.name} sells no reservations")
+        return provider
+
+    def window(self) -> Window:
+        """When conformance would like to reserve."""
+        return Window(timedelta(days=1), utcnow() + timedelta(hours=1), utcnow() + timedelta(days=14))
+
+    @pytest.fixture
     def keeping(self, provider: Provider) -> HasSideResources:
         """The adapter, if it lists what bills beside an instance."""
         if not isinstance(provider, HasSideResources):
@@ -175,8 +192,12 @@ class ProviderConformance:
         return provider
 
     def cheapest(self, provider: Provider) -> Offer:
-        """The cheapest offer that can be had at this moment, surely if there is such a one."""
-        offers = [o for o in provider.offers(Requirements(markets=())) if o.availability not in CANNOT_BE_HAD]
+        """The cheapest offer that can be had at this moment, surely if there is such a one, and no queue."""
+        offers = [
+            offer
+            for offer in provider.offers(Requirements(markets=()))
+            if offer.availability not in CANNOT_BE_HAD and offer.market is not Market.QUEUED
+        ]
         assert offers, "there is no offer that can be had"
         return min(offers, key=lambda o: (o.availability is not Availability.AVAILABLE, o.usd_per_hour, o.id))
 
@@ -495,6 +516,43 @@ class ProviderConformance:
             assert resource.provider == provider.name
             sharing.remove_shared(resource)
         assert not list(sharing.shared_resources())
+
+    # -- reservations ------------------------------------------------------------------------------
+
+    def test_blocks_tell_when_for_how_long_and_for_how_much(
+        self, reserving: Reserves, provider: Provider
+    ) -> None:
+        window = self.window()
+        blocks = list(reserving.blocks(Requirements(), window))
+        assert blocks
+        for block in blocks:
+            assert block.provider == provider.name
+            assert block.ref
+            assert block.starts_at >= window.earliest
+            assert block.ends_at - block.starts_at >= window.lasting
+            assert block.nodes >= window.nodes
+            assert 0 <= block.usd_upfront <= block.usd
+            assert block.usd > 0
+
+    def test_what_was_reserved_is_listed_with_its_token(
+        self, reserving: Reserves, provider: Provider
+    ) -> None:
+        block = min(reserving.blocks(Requirements(), self.window()), key=lambda block: block.usd)
+        spec = self.spec(provider)
+        bought = reserving.reserve(block, spec)
+        assert (bought.token, bought.instance_type, bought.nodes) == (
+            spec.token,
+            block.instance_type,
+            block.nodes,
+        )
+
+        def listed() -> Reservation | None:
+            return next((each for each in reserving.reservations() if each.token == spec.token), None)
+
+        found = self.eventually(listed)
+        assert found is not None
+        assert (found.ref, found.owner, found.name) == (bought.ref, spec.owner, spec.cluster)
+        assert found.state in {ReservationState.PENDING, ReservationState.SCHEDULED, ReservationState.ACTIVE}
 
 
 def _deviating(test: Callable[..., None], reason: str) -> Callable[..., None]:

@@ -29,8 +29,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 from gpucloud.errors import NotFound, Rejected
-from gpucloud.model import Availability, Gpu, Instance, InstanceRef, InstanceState, Market, Offer
-from gpucloud.model import SideResource, SshAddress, utcnow
+from gpucloud.model import Availability, Block, Gpu, Instance, InstanceRef, InstanceState, Market, Offer
+from gpucloud.model import Reservation, ReservationState, SideResource, SshAddress, utcnow
 from gpucloud.provider import Fuse, Kind, Provider, Reach, StoppedBilling, Traits
 
 TRAITS = Traits(
@@ -209,6 +209,7 @@ class Able(Toy):
         self.disks = {}
         self.admitted = set()
         self.shared = {}
+        self.reserved = []
 
     def launch(self, offer, spec):
         instance = super().launch(offer, spec)
@@ -256,6 +257,42 @@ class Able(Toy):
 
     def remove_shared(self, resource):
         self.shared.pop(resource.ref.id, None)
+
+
+    def blocks(self, wanted, window):
+        start, usd = window.earliest, Decimal(24)
+        end = start + window.lasting
+        return [Block("toy", "b-1", "toy", window.nodes, "here", "here-a", start, end, usd, usd)]
+
+    def reserve(self, block, spec):
+        self.reserved.append(
+            Reservation(
+                "toy",
+                InstanceRef(f"r-{spec.token}"),
+                ReservationState.SCHEDULED,
+                block.instance_type,
+                block.nodes,
+                block.zone,
+                token=spec.token,
+                name=spec.cluster,
+                owner=spec.owner,
+            )
+        )
+        return self.reserved[-1]
+
+    def reservations(self):
+        return list(self.reserved)
+
+
+class Brief(Able):
+    def blocks(self, wanted, window):
+        (block,) = super().blocks(wanted, window)
+        return [replace(block, ends_at=block.ends_at - window.lasting / 2)]
+
+
+class Cheating(Able):
+    def reservations(self):
+        return [replace(each, token=None) for each in self.reserved]
 
 
 class Open(Able):
@@ -495,6 +532,8 @@ BROKEN = {
     "Particular": {"test_a_network_is_admitted_to_an_instance_again_and_again"},
     "Welcoming": {"test_admit_to_a_missing_instance_is_not_found"},
     "Littering": {"test_what_is_shared_stays_for_the_next_launch_and_can_be_removed"},
+    "Brief": {"test_blocks_tell_when_for_how_long_and_for_how_much"},
+    "Cheating": {"test_what_was_reserved_is_listed_with_its_token"},
     "Unpriced": {"test_what_a_stopped_instance_bills_is_told_by_who_can_stop"},
     "Unstoppable": STOPPING,
     "Restless": {"test_a_stopped_instance_is_listed_as_stopped_and_stays_so"},
@@ -619,6 +658,7 @@ def test_what_an_adapter_cannot_do_is_left_out_with_the_reason(outcomes: Outcome
     assert "toy cannot be told when to end an instance" in left_out["test_the_last_expiry_counts"]
     assert "toy lists nothing that bills beside an instance" in left_out["test_remove_twice_succeeds"]
     assert "toy lets everybody reach SSH" in left_out["test_admit_to_a_missing_instance_is_not_found"]
+    assert "toy sells no reservations" in left_out["test_what_was_reserved_is_listed_with_its_token"]
     assert skipped(outcomes["Able"]) == {}
 
 
