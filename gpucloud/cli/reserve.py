@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -134,7 +133,9 @@ def _terms(block: Block) -> list[str]:
 
 
 @app.command()
-def reservations() -> None:
+def reservations(
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are over, or failed.")] = False,
+) -> None:
     """What was reserved: when it begins and ends, and how much of it is free.
 
     Exits 5 when a provider could not be asked.
@@ -145,6 +146,7 @@ def reservations() -> None:
     from gpucloud.fleet.reserve import held
 
     found, failed = held(fleet())
+    found = [each for each in found if everything or not each.over]
     for failure in failed:
         out.failure(failure)
     if out.json:
@@ -207,48 +209,35 @@ def _block_row(block: Block) -> tuple[object, ...]:
 
 def _held_json(held: Held) -> dict[str, object]:
     """One reservation as the schema ``gpucloud.reservations/1`` has it."""
-    place, booking = held.reservation, held.booking
-    block = booking.block if booking else None
+    told, booking = held.told, held.booking
     return {
         "name": held.name,
         "reservation": held.id,
-        "provider": place.provider if place else block.provider if block else None,
-        "state": _state(held),
-        "instance_type": place.instance_type if place else block.instance_type if block else None,
-        "nodes": place.nodes if place else block.nodes if block else None,
-        "free": place.free if place else None,
-        "zone": place.zone if place else block.zone if block else None,
-        "starts_at": place.starts_at if place else block.starts_at if block else None,
-        "ends_at": place.ends_at if place else block.ends_at if block else None,
-        "usd": money(block.usd if block else None),
+        "provider": told.provider,
+        "state": held.state,
+        "instance_type": told.instance_type,
+        "nodes": told.nodes,
+        "free": held.reservation.free if held.reservation else None,
+        "zone": told.zone,
+        "starts_at": told.starts_at,
+        "ends_at": told.ends_at,
+        "usd": money(booking.block.usd) if booking else None,
         "currency": "USD",
         "reason": booking.reason if booking else None,
     }
 
 
-def _state(held: Held) -> str:
-    """As its provider says, else as the books do."""
-    if held.reservation:
-        return held.reservation.state
-    assert held.booking is not None
-    return held.booking.state
-
-
 def _held_row(held: Held) -> tuple[object, ...]:
-    told = _held_json(held)
-    usd: Decimal | None = held.booking.block.usd if held.booking else None
+    told, booking = held.told, held.booking
     return (
-        told["name"],
-        told["reservation"],
-        told["state"],
-        *(local_time(moment) if isinstance(moment, datetime) else None for moment in _span(told)),
-        f"{told['provider']}/{told['instance_type']}",
-        told["nodes"],
-        told["free"],
-        told["zone"],
-        None if usd is None else f"{usd:.2f}",
+        held.name,
+        held.id,
+        held.state,
+        local_time(told.starts_at),
+        local_time(told.ends_at),
+        f"{told.provider}/{told.instance_type}",
+        told.nodes,
+        held.reservation.free if held.reservation else None,
+        told.zone,
+        f"{booking.block.usd:.2f}" if booking else None,
     )
-
-
-def _span(told: dict[str, object]) -> tuple[object, object]:
-    return told["starts_at"], told["ends_at"]

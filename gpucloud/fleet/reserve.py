@@ -54,6 +54,14 @@ class Held:
     reservation: Reservation | None
 
     @property
+    def told(self) -> Reservation | Block:
+        """What is known of it, from its provider if that tells."""
+        if self.reservation:
+            return self.reservation
+        assert self.booking is not None
+        return self.booking.block
+
+    @property
     def id(self) -> str:
         """What a person types to launch into it."""
         if self.reservation:
@@ -64,7 +72,24 @@ class Held:
     @property
     def name(self) -> str | None:
         """What it was called when it was bought."""
-        return self.booking.name if self.booking else self.reservation.name if self.reservation else None
+        if self.booking:
+            return self.booking.name
+        return self.reservation.name if self.reservation else None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can be launched into it any more, or it was never bought."""
+        if self.state in {ReservationState.ENDED, ReservationState.FAILED, BookingState.FAILED}:
+            return True
+        return self.told.ends_at is not None and self.told.ends_at <= utcnow()
+
+    @property
+    def state(self) -> ReservationState | BookingState:
+        """As its provider says, else as the books do."""
+        if self.reservation:
+            return self.reservation.state
+        assert self.booking is not None
+        return self.booking.state
 
 
 def blocks(
@@ -214,8 +239,9 @@ def _learn(fleet: Fleet, booking: Booking, listed: Reservation | None, *, asked:
     elif listed and booking.state is not BookingState.BOUGHT:
         fleet.store.bookings.bought(booking.token, listed)
     elif listed is None and asked and booking.state is BookingState.INTENDED:
-        traits = fleet.registry.get(booking.block.provider).traits
-        if utcnow() - booking.intended_at > timedelta(seconds=traits.listing_lag_s):
+        lag = timedelta(seconds=fleet.registry.get(booking.block.provider).traits.listing_lag_s)
+        # Somebody may be about to buy it.
+        if utcnow() - booking.intended_at > lag and not fleet.store.db.is_locked(LOCK):
             fleet.store.bookings.failed(booking.token, "its purchase was cut off before it was made")
 
 
@@ -228,7 +254,9 @@ def plan_within(fleet: Fleet, request: LaunchRequest) -> Plan:
     """
     found, failures = held(fleet)
     wanted = request.reservation
-    one = next((each for each in found if wanted in (each.id, each.name)), None)
+    # A name may have been used before.
+    named = sorted((each for each in found if wanted in (each.id, each.name)), key=lambda each: each.over)
+    one = named[0] if named else None
     if one is None or one.reservation is None:
         raise NothingMatched(
             f"there is no reservation {wanted!r}",

@@ -93,9 +93,13 @@ def test_a_name_means_one_purchase_and_a_sold_block_is_said_so(cli: Cli) -> None
     cli.ok(*buy())
     other = cli("reserve", *SIM, "--gpu", "H100", "--start", "0s..1h", "--name", "blk", "--buy", "--yes")
     assert (other.code, "something else" in other.err) == (2, True)
+    assert len(cli.ok("reservations", "--json").json["reservations"]) == 1
     sold_out = cli("reserve", "--provider", "sim:stockout=1", *WANTED[2:], "--name", "two", "--buy", "--yes")
     assert sold_out.code == 80
     assert len(sold(cli)) == 1
+    assert [each["name"] for each in cli.ok("reservations", "--json").json["reservations"]] == ["blk"]
+    everything = cli.ok("reservations", "--all", "--json").json["reservations"]
+    assert [(each["name"], each["state"]) for each in everything] == [("blk", "active"), ("two", "failed")]
     assert cli("reserve", *WANTED, "no-such-block", "--buy", "--yes").code == 3
 
 
