@@ -8,9 +8,9 @@ is in its metadata, where tags are as they were written.
 - The login is a file: that which GOOGLE_APPLICATION_CREDENTIALS names, or that of ``gcloud auth
   application-default login``; the metadata server is never asked. The project is that of the setting
   ``project``, of GOOGLE_CLOUD_PROJECT, or of the file.
-- Prices on demand are the sums of parts in the public price list, for which the Cloud Billing API must be on:
-  https://docs.cloud.google.com/billing/docs/reference/rest/v1/services.skus/list. Those of spot machines are
-  told as a whole, region by region, and not for attached GPUs:
+- Prices are the sums of parts in the public price list, for which the Cloud Billing API must be on:
+  https://docs.cloud.google.com/billing/docs/reference/rest/v1/services.skus/list. Those of spot machines that
+  the list lacks are told as a whole, region by region, and not for attached GPUs:
   https://docs.cloud.google.com/compute/docs/reference/rest/v1/advice/capacityHistory, in words at
   https://docs.cloud.google.com/compute/docs/instances/view-spot-preemption-price. It is asked by POST and
   changes nothing. The past year is told. A time for which Google has no data is not told.

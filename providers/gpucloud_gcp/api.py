@@ -59,14 +59,18 @@ It says "H100 SXM" and "H200 SXM", and NVLink between all of the A100, which is 
 """
 
 
-def question(machine_type: str) -> dict[str, Any]:
-    """What is asked about the past of a machine type."""
+PRICE: Final = "PRICE"
+PREEMPTION: Final = "PREEMPTION"
+
+
+def question(machine_type: str, *what: str) -> dict[str, Any]:
+    """What is asked about the past of a machine type: its prices, its preemption rates or both."""
     return {
         "instanceProperties": {
             "machineType": machine_type,
             "scheduling": {"provisioningModel": "SPOT"},
         },
-        "types": ["PRICE", "PREEMPTION"],
+        "types": list(what),
     }
 
 

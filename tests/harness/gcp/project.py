@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, Final
 
 from tests.harness.gcp import shelf
+from tests.harness.gcp.fields import masked
 from tests.harness.gcp.shelf import region_of
 
 Row = dict[str, Any]
@@ -468,16 +469,18 @@ class Project:
             "machineType": kind,
             "location": f"{WWW}projects/{self.name}/regions/{path['region']}",
             "priceHistory": [{"interval": ends, "listPrice": shelf.money(price, self.spot_currency)}]
-            if price
+            if price and "PRICE" in body["types"]
             else [],
-            "preemptionHistory": rates if price else [],
+            "preemptionHistory": rates if price and "PREEMPTION" in body["types"] else [],
         }
 
     def _compute_advice_capacity(self, path: Mapping[str, str], _: Any, body: Row) -> Row:
         zone = body["distributionPolicy"]["zones"][0]["zone"].rpartition("/")[2]
         (selection,) = body["instanceFlexibilityPolicy"]["instanceSelections"].values()
         (kind,) = selection["machineTypes"]
-        score = self.obtainability.get((kind, zone))
+        self._type(zone, kind)
+        fitted = [f"+{each['acceleratorType']}" for each in selection.get("guestAccelerators", [])]
+        score = self.obtainability.get(("".join([kind, *fitted]), zone))
         if score is None:
             return {"recommendations": []}
         shard = {"machineType": kind, "zone": f"zones/{zone}", "provisioningModel": "SPOT"}
@@ -488,7 +491,11 @@ class Project:
         first = int(query.get("pageToken") or 0)
         last = first + min(self.page, int(query.get("pageSize", 5000)))
         more = str(last) if last < len(self.skus) else ""
-        return {"skus": self.skus[first:last], "nextPageToken": more}
+        told: Row = {"skus": self.skus[first:last], "nextPageToken": more}
+        try:
+            return masked(told, query["fields"]) if "fields" in query else told
+        except ValueError as error:
+            raise Refused(400, "invalidParameter", str(error)) from error
 
     def _compute_images_list(self, path: Mapping[str, str], query: Mapping[str, str], _: Any) -> Row:
         rows = [one for one in self.images.get(path["project"], []) if matches(query, one)]
