@@ -25,7 +25,12 @@ is in its metadata, where tags are as they were written.
 - Launches share the network ``gpucloud`` and the rules of its firewall; see ``network``.
 - An instance that says TERMINATED is stopped; what was deleted is no longer told. To stop a machine loses
   what is on the local disks that it brought along.
-- TPUs, custom machine types, reservations and flex-start are not rented here.
+- A machine of the queue ("flex-start") is there at once with the status PENDING, and costs nothing until
+  there is capacity, and quota, for it. Its operation goes on for as long; when the time to wait is over (90
+  seconds to two hours), the operation fails and the machine is gone. It runs for seven days at most:
+  https://docs.cloud.google.com/compute/docs/instances/about-flex-start-vms, and for its status
+  https://docs.cloud.google.com/compute/docs/instances/instance-lifecycle.
+- TPUs, custom machine types and reservations are not rented here.
 - The machines: ``machineTypes.aggregatedList``. For the past only names that begin with a or g and a digit
   are asked for, the series of https://docs.cloud.google.com/compute/docs/accelerator-optimized-machines.
   ``memoryMb`` is MiB: 87040 for a machine of 85 GB.

@@ -60,7 +60,7 @@ STATES: Final = {
 }
 """Google says TERMINATED of an instance that is stopped and can be started; one that is gone is not told."""
 
-MARKETS: Final = {"SPOT": Market.SPOT, "STANDARD": Market.ON_DEMAND}
+MARKETS: Final = {"SPOT": Market.SPOT, "STANDARD": Market.ON_DEMAND, "FLEX_START": Market.QUEUED}
 
 NOTICE_PROBE: Final = """\
 at=http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance/preempted
@@ -77,7 +77,7 @@ class Gcp(PastPrices, Provider):
 
     traits = Traits(
         kind=Kind.VM,
-        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED}),
         reach=Reach.SSH_KEY,
         fuse=Fuse.PROVIDER,
         billing_grain_s=1,
@@ -127,15 +127,15 @@ class Gcp(PastPrices, Provider):
     def offers(self, requirements: Requirements) -> Iterable[Offer]:
         """Every machine with GPUs, in each zone and market, at the prices of this moment.
 
-        Those on demand cost what their parts do in Google's price list, spot machines what Google tells of
-        them as a whole. The setting ``regions`` leaves out all others.
+        They cost what their parts do in Google's price list, and spot machines that it lacks what Google
+        tells of them as a whole. The setting ``regions`` leaves out all others.
         """
         from gpucloud_gcp.offers import offers
 
         return offers(self._account, requirements, self.settings.names("regions"), self.settings.rates)
 
     def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
-        """Rent one. Google may refuse inside the operation, for which this waits some seconds."""
+        """Rent one, or queue for it. Google may refuse some seconds later, for which this waits."""
         from gpucloud_gcp.launch import launch
 
         return launch(self._account, self._changes, offer, spec)
@@ -332,10 +332,14 @@ class Gcp(PastPrices, Provider):
             )
 
     def _instance(self, machine: api.Machine, *, interrupted: bool = False) -> Instance:
+        from gpucloud_gcp.api import WAITS
+
         tags = _tags(machine)
         told = Tagged.read(tags)
         configs = [config for card in machine.network_interfaces for config in card.access_configs]
         host = next((config.nat_ip for config in configs if config.nat_ip), None)
+        market = MARKETS.get(machine.scheduling.provisioning_model)
+        waiting = machine.status == WAITS
         inside = next((card.network_ip for card in machine.network_interfaces), None)
         return Instance(
             provider=self.name,
@@ -348,9 +352,11 @@ class Gcp(PastPrices, Provider):
             ssh=SshAddress(host, user=LOGIN_USER, inside=inside) if host else None,
             created_at=machine.creation_timestamp,
             instance_type=tags.get("gpucloud-type") or _last(machine.machine_type),
-            market=MARKETS.get(machine.scheduling.provisioning_model),
+            market=market,
             interrupted=interrupted,
             expires_at=told.expires_at,
+            waiting=waiting,
+            started_at=machine.last_start_timestamp if market is Market.QUEUED and not waiting else None,
         )
 
 

@@ -28,7 +28,8 @@ NETWORKS: Final = PROJECT + "/global/networks"
 FIREWALLS: Final = PROJECT + "/global/firewalls"
 IMAGES: Final = "compute/v1/projects/{owner}/global/images"
 OPERATIONS: Final = PROJECT + "/{place}/operations"
-WAIT: Final = OPERATIONS + "/{operation}/wait"
+OPERATION: Final = OPERATIONS + "/{operation}"
+WAIT: Final = OPERATION + "/wait"
 
 BILLING_URL: Final = "https://cloudbilling.googleapis.com"
 SKUS: Final = "v1/services/6F81-5844-456A/skus"
@@ -254,6 +255,10 @@ class Image(_Words):
     deprecated: _Deprecation = Field(default_factory=_Deprecation)
 
 
+WAITS: Final = "PENDING"
+"""The status of an instance for which there is no capacity yet."""
+
+
 class _Item(_Words):
     key: str
     value: str = ""
@@ -295,6 +300,7 @@ class Machine(_Words):
     status: str
     machine_type: str = ""
     creation_timestamp: AwareDatetime | None = None
+    last_start_timestamp: AwareDatetime | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     metadata: Metadata = Field(default_factory=Metadata)
     tags: _Tags = Field(default_factory=_Tags)

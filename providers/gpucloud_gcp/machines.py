@@ -27,6 +27,13 @@ MACHINES: Final = ("name eq '[ag][0-9].*'", "name eq 'n1-standard-(4|8|16)'")
 ATTACHED: Final = ("nvidia-tesla-t4", "nvidia-tesla-p4", "nvidia-tesla-v100", "nvidia-tesla-p100")
 """What can be attached to N1: https://docs.cloud.google.com/compute/docs/gpus (as of 2026-11-21)."""
 
+NOT_QUEUED: Final = "a4x-"
+"""The series with accelerators of its own that no queue gives out.
+
+https://docs.cloud.google.com/compute/docs/instances/about-flex-start-vms (as of 2026-11-21), and for G4, which
+it leaves out too, https://docs.cloud.google.com/compute/docs/release-notes of 2025-12-19, which adds it.
+"""
+
 ATTACHABLE: Final = f"name eq '({'|'.join(ATTACHED)})'"
 
 SSD_GIB: Final = 375
@@ -58,6 +65,11 @@ class Machine:
     def region(self) -> str:
         """The region: a zone is a region, a hyphen and a letter."""
         return self.zone.rpartition("-")[0]
+
+    @property
+    def queued(self) -> bool:
+        """Whether it can be waited for in Google's queue."""
+        return self.name == self.type and not self.type.startswith(NOT_QUEUED)
 
 
 def parts(instance_type: str) -> tuple[str, str, int]:

@@ -31,7 +31,7 @@ AT_ONCE: Final = 48
 
 SPOT_SOURCE: Final = "compute.googleapis.com advice.capacityHistory"
 
-SUMMED: Final = (Market.ON_DEMAND, Market.SPOT)
+SUMMED: Final = (Market.ON_DEMAND, Market.SPOT, Market.QUEUED)
 """The markets of which the price list has the parts."""
 
 LIKELY: Final = Decimal("0.7")
@@ -42,7 +42,7 @@ https://docs.cloud.google.com/compute/docs/instances/view-vm-availability (as of
 
 MISSING: Final[Mapping[str, tuple[str, str]]] = {
     "prices": (
-        "no offers on demand, and spot prices only of some machines",
+        "no offers on demand or of the queue, and spot prices only of some machines",
         "the Cloud Billing API (cloudbilling.googleapis.com) is off or forbidden",
     ),
     "regions": ("the quotas of regions are not known", "the permission compute.regions.list is missing"),
@@ -72,7 +72,8 @@ def offers(
     prices: PriceList = _given(told["prices"], "prices", PriceList())
     made: list[Offer] = []
     for market in (market for market in SUMMED if market in markets):
-        priced = [(machine, prices.of(machine, market)) for machine in found]
+        sold = [machine for machine in found if machine.queued or market is not Market.QUEUED]
+        priced = [(machine, prices.of(machine, market)) for machine in sold]
         made += [
             _offer(machine, market, usd, quotas, source=SOURCE) for machine, usd in priced if usd is not None
         ]

@@ -76,6 +76,9 @@ ACCELERATORS: Final[Mapping[str, tuple[str, ...]]] = {
 SLICES: Final[Mapping[str, tuple[str, ...]]] = {"nvidia-b200": ("A4 Nvidia B200 (1 gpu slice)",)}
 """What GPUs are called that are billed with their share of cores and memory."""
 
+QUEUED: Final = "DWS Defined Duration"
+"""What the Dynamic Workload Scheduler provides once it has it: machines that wait, and end by themselves."""
+
 RUNNING: Final = " running in "
 """What all descriptions end with, and a place; those of some local disks have only " in ", or nothing."""
 
@@ -87,12 +90,20 @@ def _said() -> Iterator[tuple[str, tuple[str, Market]]]:
             name = f"{series} {part}"
             yield f"{series} Instance {part}", (name, Market.ON_DEMAND)
             yield f"{SPOT} {series} Instance {part}", (name, Market.SPOT)
-    for name in (*(name for names in ACCELERATORS.values() for name in names), SSD):
+            # Some of these have the word and some have not.
+            for words in (f"{series} {part}", f"{series} Instance {part}"):
+                yield f"{QUEUED} {words}", (name, Market.QUEUED)
+    for name in (name for names in ACCELERATORS.values() for name in names):
         yield name, (name, Market.ON_DEMAND)
         yield f"{name} attached to {SPOT} VMs", (name, Market.SPOT)
+        yield f"{name} attached to {QUEUED} VMs", (name, Market.QUEUED)
     for name in (name for names in SLICES.values() for name in names):
         yield name, (name, Market.ON_DEMAND)
         yield f"{SPOT} {name}", (name, Market.SPOT)
+        yield f"{QUEUED} {name}", (name, Market.QUEUED)
+    yield SSD, (SSD, Market.ON_DEMAND)
+    yield f"{SSD} attached to {SPOT} VMs", (SSD, Market.SPOT)
+    yield f"{QUEUED} {SSD}", (SSD, Market.QUEUED)
 
 
 _LINES: Final = dict(_said())

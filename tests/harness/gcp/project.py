@@ -18,6 +18,8 @@ Row = dict[str, Any]
 WWW: Final = "https://www.googleapis.com/compute/v1/"
 ADDRESS: Final = "203.0.113.10"
 GONE: Final = "GONE"
+QUEUED: Final = "FLEX_START"
+QUEUE_LIMITS: Final = {"maxRunDuration": (600, 7 * 86400), "requestValidForDuration": (90, 7200)}
 RUNS: Final = {"PROVISIONING", "STAGING", "RUNNING", "STOPPING"}
 STOCK_OUT: Final = (
     "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
@@ -72,6 +74,7 @@ class Machine:
     made_at: datetime
     address: str
     hidden: int = 0
+    started_at: datetime | None = None
     ended_at: datetime | None = None
 
     @property
@@ -81,12 +84,13 @@ class Machine:
 
 @dataclass(slots=True)
 class Work:
-    """An operation. ``looks`` is how often it will still be found unfinished."""
+    """An operation. ``looks`` is how often it will still be found unfinished, as it is while it ``waits``."""
 
     row: Row
     looks: int
     error: tuple[str, str] | None = None
     details: list[Row] = field(default_factory=list)
+    waits: bool = False
 
 
 def nobody_boots(_: BootInfo) -> str:
@@ -196,6 +200,29 @@ class Project:
             machine.row["status"] = "STOPPING"
             self._work("compute.instances.preempted", "instances", name, zone=machine.zone)
 
+    def serve_queue(self) -> None:
+        """Give capacity to all instances that wait for it."""
+        with self.lock:
+            for machine in self._queue():
+                self._start(machine)
+                self._insert_of(machine).waits = False
+
+    def close_queue(self) -> None:
+        """Let the time of all instances be over that wait for capacity."""
+        with self.lock:
+            for machine in self._queue():
+                code, text = self.stock_out
+                work = self._insert_of(machine)
+                work.waits, work.error = False, (code, text.format(zone=machine.zone))
+                self._end((machine.zone, machine.row["name"]))
+
+    def _queue(self) -> list[Machine]:
+        return [machine for machine in self._machines.values() if machine.row["status"] == "PENDING"]
+
+    def _insert_of(self, machine: Machine) -> Work:
+        ends = f"/zones/{machine.zone}/instances/{machine.row['name']}"
+        return next(one for one in self._works.values() if one.row["targetLink"].endswith(ends))
+
     def forget(self) -> None:
         """Forget which requests were answered, as Google does after some hours."""
         self._asked.clear()
@@ -265,7 +292,8 @@ class Project:
         for key, machine in list(self._machines.items()):
             row, scheduling = machine.row, machine.row.get("scheduling", {})
             lasts = scheduling.get("maxRunDuration", {}).get("seconds")
-            if lasts and machine.made_at + timedelta(seconds=int(lasts)) <= self.clock():
+            began = machine.started_at
+            if lasts and began and began + timedelta(seconds=int(lasts)) <= self.clock():
                 self._end(key)
             elif row["status"] in {"PROVISIONING", "STAGING"}:
                 row["status"] = "RUNNING"
@@ -318,7 +346,7 @@ class Project:
         return self._told(work)
 
     def _told(self, work: Work) -> Row:
-        if work.looks:
+        if work.looks or work.waits:
             status = "PENDING" if work.looks == self.slow else "RUNNING"
             return {**work.row, "status": status, "progress": 0}
         done: Row = {**work.row, "status": "DONE", "progress": 100}
@@ -342,6 +370,9 @@ class Project:
         return self._told(work)
 
     def _compute_zoneoperations_wait(self, path: Mapping[str, str], *_: Any) -> Row:
+        return self._seen_again(path)
+
+    def _compute_zoneoperations_get(self, path: Mapping[str, str], *_: Any) -> Row:
         return self._seen_again(path)
 
     def _compute_globaloperations_wait(self, path: Mapping[str, str], *_: Any) -> Row:
@@ -437,7 +468,7 @@ class Project:
             (each["acceleratorType"].rpartition("/")[2], each["acceleratorCount"])
             for each in row.get("guestAccelerators", [])
         ]
-        spot = row.get("scheduling", {}).get("provisioningModel") == "SPOT"
+        spot = row.get("scheduling", {}).get("provisioningModel") in {"SPOT", QUEUED}
         wanted: dict[str, int] = {}
         for name, number in fitted:
             metric = f"NVIDIA_{QUOTA_OF.get(name, name)}_GPUS"
@@ -514,7 +545,10 @@ class Project:
             raise Refused(409, "alreadyExists", f"The resource 'instances/{name}' already exists")
         self._type(zone, kind)
         self._check_parts(zone, body)
-        if (kind, zone) in self.full:
+        queued = body.get("scheduling", {}).get("provisioningModel") == QUEUED
+        if queued:
+            self._check_queued(zone, kind, body)
+        if (kind, zone) in self.full and not queued:
             code, text = self.stock_out
             return self._refuse(zone, name, (code, text.format(zone=zone)))
         for metric, number in self._wanted(body, zone).items():
@@ -525,8 +559,10 @@ class Project:
         if zone in self.breaks:
             self._make_disks(zone, body)
             return self._refuse(zone, name, ("INTERNAL_ERROR", "Internal error. Please try again."))
-        self._make(zone, body)
-        return self._work("insert", "instances", name, zone=zone)
+        self._make(zone, body, queued=queued)
+        work = self._work("insert", "instances", name, zone=zone)
+        self._works[work["name"]].waits = queued
+        return work
 
     def _refuse(self, zone: str, name: str, error: tuple[str, str], details: list[Row] | None = None) -> Row:
         return self._work("insert", "instances", name, zone=zone, error=error, details=details)
@@ -565,6 +601,24 @@ class Project:
             if not any(family in {one["name"], one["family"]} for one in shelves):
                 raise Refused(400, "invalid", f"Invalid value for field 'sourceImage': '{source}'")
 
+    def _check_queued(self, zone: str, kind: str, body: Row) -> None:
+        """Raises for what cannot wait for capacity, or not like that."""
+        scheduling = body["scheduling"]
+        told = {
+            "maxRunDuration": scheduling.get("maxRunDuration", {}),
+            "requestValidForDuration": body.get("params", {}).get("requestValidForDuration", {}),
+        }
+        for name, (least, most) in QUEUE_LIMITS.items():
+            seconds = int(told[name].get("seconds", 0))
+            if not least <= seconds <= most:
+                raise Refused(400, "invalid", f"{name} is {seconds}, and must be from {least} to {most}")
+        if body.get("reservationAffinity", {}).get("consumeReservationType") != "NO_RESERVATION":
+            raise Refused(400, "invalid", "reservationAffinity must be NO_RESERVATION with FLEX_START")
+        if scheduling.get("instanceTerminationAction") is None:
+            raise Refused(400, "required", "instanceTerminationAction is missing")
+        if kind.startswith("a4x-") or not self._type(zone, kind).get("accelerators"):
+            raise Refused(400, "invalid", f"{kind} does not support FLEX_START")
+
     def _make_disks(self, zone: str, body: Row) -> None:
         for disk in body["disks"]:
             asked = disk["initializeParams"]
@@ -580,9 +634,8 @@ class Project:
                 "description": asked.get("description", ""),
             }
 
-    def _make(self, zone: str, body: Row) -> None:
+    def _make(self, zone: str, body: Row, *, queued: bool) -> None:
         name, now = body["name"], self.clock()
-        self._make_disks(zone, body)
         disks = [
             {
                 "kind": "compute#attachedDisk",
@@ -601,16 +654,26 @@ class Project:
             **body,
             "kind": "compute#instance",
             "id": str(next(self._numbers)),
-            "status": "PROVISIONING",
+            "status": "PENDING",
             "zone": f"{WWW}projects/{self.name}/zones/{zone}",
             "machineType": f"{WWW}projects/{self.name}/{body['machineType']}",
             "creationTimestamp": f"{now:%Y-%m-%dT%H:%M:%S}.000-00:00",
             "disks": disks,
+            "_asked": body["disks"],
             "tags": {**body.get("tags", {}), "fingerprint": "42WmSpB8rSM="},
         }
         machine = Machine(row, zone, now, "", hidden=self.lag)
-        machine.address = self.on_boot(BootInfo(name, zone, machine.metadata))
         self._machines[zone, name] = machine
+        if not queued:
+            self._start(machine)
+
+    def _start(self, machine: Machine) -> None:
+        """Let a machine for which there is capacity come up, with its disks."""
+        now, name = self.clock(), machine.row["name"]
+        self._make_disks(machine.zone, {**machine.row, "disks": machine.row["_asked"]})
+        machine.started_at = now
+        machine.row |= {"status": "PROVISIONING", "lastStartTimestamp": f"{now:%Y-%m-%dT%H:%M:%S}.000-00:00"}
+        machine.address = self.on_boot(BootInfo(name, machine.zone, machine.metadata))
 
     def _shown(self, machine: Machine) -> Row:
         """An instance as it is told: an address of its own only while it runs."""

@@ -133,14 +133,30 @@ def spot_skus() -> list[dict[str, Any]]:
     ]
 
 
+def queue_skus() -> list[dict[str, Any]]:
+    """What machines of the queue consist of. Google writes "Instance" in some, and of an L4 only the GPU."""
+    attached = "attached to DWS Defined Duration VMs running in Americas"
+    prefix, place = "DWS Defined Duration", "running in Americas"
+    return [
+        sku(f"Nvidia L4 GPU {attached}", "0.28"),
+        sku(f"Nvidia Tesla T4 GPU {attached}", "0.2"),
+        sku(f"Nvidia H100 80GB GPU {attached}", "4.200761"),
+        sku(f"{prefix} A3 Core {place}", "0.010934", resourceGroup="CPU"),
+        sku(f"{prefix} A3 Instance Ram {place}", "0.000952", "GiBy.h", resourceGroup="RAM"),
+        sku(f"{prefix} SSD backed Local Storage {place}", "0.0001096", "GiBy.h", **SSD),
+        sku(f"{prefix} A4 Nvidia B200 (1 gpu slice) {place}", "8.055"),
+        sku(f"{prefix} N1 Predefined Core {place}", "0.01", resourceGroup="CPU"),
+        sku(f"{prefix} N1 Predefined Ram {place}", "0.001", "GiBy.h", resourceGroup="RAM"),
+    ]
+
+
 def skus() -> list[dict[str, Any]]:
     """The price list: what machines consist of, and much that looks like it and is something else."""
-    dws = "attached to DWS Defined Duration VMs running in Americas"
     return [
         sku("G2 Instance Core running in Americas", "0.025", resourceGroup="CPU"),
         sku("G2 Instance Ram running in Americas", "0.003", "GiBy.h", resourceGroup="RAM"),
         sku("Nvidia L4 GPU running in Americas", "0.56"),
-        sku(f"Nvidia L4 GPU {dws}", "0.28"),
+        *queue_skus(),
         *spot_skus(),
         sku("G2 Custom Instance Core running in Americas", "0.026", resourceGroup="CPU"),
         sku("Commitment v1: Nvidia L4 GPU running in Americas for 1 Year", "0.3", usageType="Commit1Yr"),
