@@ -30,7 +30,12 @@ is in its metadata, where tags are as they were written.
   seconds to two hours), the operation fails and the machine is gone. It runs for seven days at most:
   https://docs.cloud.google.com/compute/docs/instances/about-flex-start-vms, and for its status
   https://docs.cloud.google.com/compute/docs/instances/instance-lifecycle.
-- TPUs, custom machine types and reservations are not rented here.
+- Reservations are those of calendar mode, for 1 to 90 days and 1 to 80 machines, which cannot be cancelled.
+  They are billed from their start to their end, used or not, and what runs in one is deleted with it:
+  https://docs.cloud.google.com/compute/docs/instances/create-future-reservations-calendar-mode. What can be
+  reserved tells https://docs.cloud.google.com/compute/docs/reference/rest/v1/advice/calendarMode. A
+  reservation has the name of the request for it, in whose description are our tags.
+- TPUs and custom machine types are not rented here.
 - The machines: ``machineTypes.aggregatedList``. For the past only names that begin with a or g and a digit
   are asked for, the series of https://docs.cloud.google.com/compute/docs/accelerator-optimized-machines.
   ``memoryMb`` is MiB: 87040 for a machine of 85 GB.

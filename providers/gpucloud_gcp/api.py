@@ -16,6 +16,9 @@ MACHINE_TYPES: Final = PROJECT + "/aggregated/machineTypes"
 REGION: Final = PROJECT + "/regions/{region}"
 HISTORY: Final = REGION + "/advice/capacityHistory"
 ADVICE: Final = REGION + "/advice/capacity"
+CALENDAR: Final = REGION + "/advice/calendarMode"
+FUTURES: Final = PROJECT + "/aggregated/futureReservations"
+FUTURE: Final = PROJECT + "/zones/{zone}/futureReservations/{name}"
 REGIONS: Final = PROJECT + "/regions"
 MACHINE_TYPE: Final = PROJECT + "/zones/{zone}/machineTypes/{name}"
 ACCELERATOR_TYPES: Final = PROJECT + "/aggregated/acceleratorTypes"
@@ -205,6 +208,58 @@ class Advice(_Words):
     recommendations: list[Recommendation] = Field(default_factory=list)
 
 
+class FutureAdvice(_Words):
+    """When and where to reserve what was asked for; without a location nowhere."""
+
+    recommendation_id: str = ""
+    location: str = ""
+    start_time: AwareDatetime | None = None
+    end_time: AwareDatetime | None = None
+
+
+class _FutureRecommendation(_Words):
+    recommendations_per_spec: dict[str, FutureAdvice] = Field(default_factory=dict)
+
+
+class CalendarAdvice(_Words):
+    """The answer to a question about reservations."""
+
+    recommendations: list[_FutureRecommendation] = Field(default_factory=list)
+
+    @property
+    def places(self) -> list[FutureAdvice]:
+        """All that is advised."""
+        return [one for each in self.recommendations for one in each.recommendations_per_spec.values()]
+
+
+class _FutureStatus(_Words):
+    procurement_status: str = ""
+
+
+class _Reserved(_Words):
+    machine_type: str = ""
+
+
+class _ReservedMachines(_Words):
+    total_count: int = Field(default=0, ge=0)
+    instance_properties: _Reserved = Field(default_factory=_Reserved)
+
+
+class _TimeWindow(_Words):
+    start_time: AwareDatetime | None = None
+    end_time: AwareDatetime | None = None
+
+
+class FutureReservation(_Words):
+    """Machines that are, or were, reserved for a time."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    specific_sku_properties: _ReservedMachines = Field(default_factory=_ReservedMachines)
+    time_window: _TimeWindow = Field(default_factory=_TimeWindow)
+    status: _FutureStatus = Field(default_factory=_FutureStatus)
+
+
 class _Tier(_Words):
     unit_price: Money
 
@@ -339,7 +394,7 @@ class ListScope(BaseModel):
 class AggregatedPage(_Words):
     """Some of what there is in all zones, or regions; ``unreachables`` are those that could not be asked."""
 
-    kind: str = Field(pattern="^compute#[a-zA-Z]+AggregatedList$")
+    kind: str = Field(pattern="^compute#[a-zA-Z]+AggregatedList(Response)?$")
     items: dict[str, ListScope] = Field(default_factory=dict)
     next_page_token: str = ""
     unreachables: list[str] = Field(default_factory=list)

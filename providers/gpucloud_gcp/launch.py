@@ -41,7 +41,11 @@ MODELS: Final = {
     Market.ON_DEMAND: "STANDARD",
     Market.SPOT: "SPOT",
     Market.QUEUED: "FLEX_START",
+    Market.RESERVED: "RESERVATION_BOUND",
 }
+
+RESERVATION: Final = "compute.googleapis.com/reservation-name"
+"""https://docs.cloud.google.com/ai-hypercomputer/docs/create/create-vm (as of 2026-11-21)."""
 
 HYPERDISK: Final = re.compile(r"(a3-ultragpu|a4|a4x|g4|c4|c4a|c4d|n4)-")
 """The series that take no disks of the older kinds.
@@ -153,6 +157,8 @@ def instance_body(
     if offer.market is Market.QUEUED:
         body["params"] = {"requestValidForDuration": _seconds(_wait(spec))}
         body["reservationAffinity"] = {"consumeReservationType": "NO_RESERVATION"}
+    if offer.market is Market.RESERVED:
+        body["reservationAffinity"] = _affinity(spec)
     if accelerator:
         link = f"zones/{zone}/acceleratorTypes/{accelerator}"
         body["guestAccelerators"] = [{"acceleratorType": link, "acceleratorCount": count}]
@@ -182,8 +188,11 @@ def _scheduling(offer: Offer, spec: LaunchSpec) -> dict[str, Any]:
         "onHostMaintenance": "TERMINATE",
         "automaticRestart": False,
     }
-    if offer.market is Market.SPOT or spec.expires_at:
+    if offer.market in {Market.SPOT, Market.RESERVED} or spec.expires_at:
         told["instanceTerminationAction"] = "DELETE"
+    if offer.market is Market.RESERVED:
+        # Google ends it with the reservation, which costs the same until then.
+        return told
     shortest, longest = (
         (QUEUED_SHORTEST, QUEUED_LONGEST) if offer.market is Market.QUEUED else (SHORTEST, LONGEST)
     )
@@ -205,6 +214,21 @@ def _scheduling(offer: Offer, spec: LaunchSpec) -> dict[str, Any]:
             hint=f"give it --max-duration, at most {longest.days}d",
         )
     return told
+
+
+def _affinity(spec: LaunchSpec) -> dict[str, Any]:
+    if not spec.reservation:
+        raise Rejected(
+            f"{PROVIDER} does not know which reservation is meant",
+            provider=PROVIDER,
+            why="the machine is to be launched into one, and none is named",
+            hint="name it with --reservation",
+        )
+    return {
+        "consumeReservationType": "SPECIFIC_RESERVATION",
+        "key": RESERVATION,
+        "values": [spec.reservation],
+    }
 
 
 def _wait(spec: LaunchSpec) -> timedelta:

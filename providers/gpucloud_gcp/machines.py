@@ -30,8 +30,8 @@ ATTACHED: Final = ("nvidia-tesla-t4", "nvidia-tesla-p4", "nvidia-tesla-v100", "n
 NOT_QUEUED: Final = "a4x-"
 """The series with accelerators of its own that no queue gives out.
 
-https://docs.cloud.google.com/compute/docs/instances/about-flex-start-vms (as of 2026-11-21), and for G4, which
-it leaves out too, https://docs.cloud.google.com/compute/docs/release-notes of 2025-12-19, which adds it.
+https://docs.cloud.google.com/compute/docs/instances/about-flex-start-vms (as of 2026-11-21). It leaves out G4
+as well, which https://docs.cloud.google.com/compute/docs/release-notes of 2025-12-19 adds.
 """
 
 ATTACHABLE: Final = f"name eq '({'|'.join(ATTACHED)})'"
@@ -97,7 +97,7 @@ def machines(account: Account, wanted: Requirements, regions: Sequence[str]) -> 
     listed = (
         (zone, row, attachable)
         for zone, row in chain.from_iterable(told.values())
-        if _in_one_of(zone, wanted.regions) and (not regions or zone.rpartition("-")[0] in regions)
+        if in_one_of(zone, wanted.regions) and (not regions or zone.rpartition("-")[0] in regions)
     )
     found = [one for made in rows.read(_made, listed) for one in made]
     return [one for one in found if _wanted(one, wanted)]
@@ -142,7 +142,7 @@ def _made(listed: tuple[str, object, Sequence[tuple[str, str]]]) -> list[Machine
     ]
 
 
-def _in_one_of(zone: str, names: Sequence[str]) -> bool:
+def in_one_of(zone: str, names: Sequence[str]) -> bool:
     """Whether a zone may be meant by one of the names of places, of which all may be part."""
     place = zone.lower()
     return not names or any(place == name.lower() or place.startswith(f"{name.lower()}-") for name in names)

@@ -133,7 +133,7 @@ def _spot(
     """
     now = utcnow()
     asked = sorted({(one.region, one.type) for one in found if one.name == one.type})
-    told = _some_at_once(
+    told = some_at_once(
         {key: partial(account.allowed, partial(_present, account, *key, now)) for key in asked}
     )
     refused = {key[0]: each for key, each in told.items() if isinstance(each, Forbidden)}
@@ -201,7 +201,7 @@ def advice(account: Account, asked: Iterable[Offer], nodes: int) -> Iterator[Off
         key: partial(account.allowed, partial(_rate, account, *key, now)) for key in own
     }
     tasks.update({offer.id: partial(_score, account, offer, nodes) for offer in spot})
-    told = _some_at_once(tasks)
+    told = some_at_once(tasks)
     refused = next((each for each in told.values() if isinstance(each, Forbidden)), None)
     if refused:
         log.warning(
@@ -259,7 +259,7 @@ def _rate(account: Account, region: str, machine_type: str, now: datetime) -> De
     return past[-1].preemption_rate if past else None
 
 
-def _some_at_once(tasks: Mapping[K, Callable[[], T]]) -> dict[K, T]:
+def some_at_once(tasks: Mapping[K, Callable[[], T]]) -> dict[K, T]:
     """Run all, but only some at a time. Raises the first error."""
     keys = list(tasks)
     shares = {first: partial(_in_turn, tasks, keys[first::AT_ONCE]) for first in range(AT_ONCE)}

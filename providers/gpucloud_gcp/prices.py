@@ -79,8 +79,14 @@ SLICES: Final[Mapping[str, tuple[str, ...]]] = {"nvidia-b200": ("A4 Nvidia B200 
 QUEUED: Final = "DWS Defined Duration"
 """What the Dynamic Workload Scheduler provides once it has it: machines that wait, and end by themselves."""
 
+CALENDAR: Final = " in Calendar Mode"
+RESERVED: Final = "DWS Calendar Mode"
+ATTACHED: Final = "attached to Calendar mode reservations"
+"""What is reserved for a time. Those of GPUs and slices are as the list has them, those of cores, memory and
+disks as it has them for others: without them a machine has no price."""
+
 RUNNING: Final = " running in "
-"""What all descriptions end with, and a place; those of some local disks have only " in ", or nothing."""
+"""What descriptions end with, and a place; those of disks and reservations have only " in ", or nothing."""
 
 
 def _said() -> Iterator[tuple[str, tuple[str, Market]]]:
@@ -93,17 +99,23 @@ def _said() -> Iterator[tuple[str, tuple[str, Market]]]:
             # Some of these have the word and some have not.
             for words in (f"{series} {part}", f"{series} Instance {part}"):
                 yield f"{QUEUED} {words}", (name, Market.QUEUED)
+                yield f"{words} {ATTACHED}", (name, Market.RESERVED)
+                yield f"Reserved {words}{CALENDAR}", (name, Market.RESERVED)
     for name in (name for names in ACCELERATORS.values() for name in names):
         yield name, (name, Market.ON_DEMAND)
         yield f"{name} attached to {SPOT} VMs", (name, Market.SPOT)
         yield f"{name} attached to {QUEUED} VMs", (name, Market.QUEUED)
+        yield f"Reserved {name}{CALENDAR}", (name, Market.RESERVED)
     for name in (name for names in SLICES.values() for name in names):
         yield name, (name, Market.ON_DEMAND)
         yield f"{SPOT} {name}", (name, Market.SPOT)
         yield f"{QUEUED} {name}", (name, Market.QUEUED)
+        yield f"{RESERVED} {name}", (name, Market.RESERVED)
     yield SSD, (SSD, Market.ON_DEMAND)
     yield f"{SSD} attached to {SPOT} VMs", (SSD, Market.SPOT)
     yield f"{QUEUED} {SSD}", (SSD, Market.QUEUED)
+    yield f"{SSD} {ATTACHED}", (SSD, Market.RESERVED)
+    yield f"Reserved {SSD}{CALENDAR}", (SSD, Market.RESERVED)
 
 
 _LINES: Final = dict(_said())
@@ -190,8 +202,8 @@ def _line(row: object) -> tuple[str, Market] | None:
     said = row.get("description") if isinstance(row, dict) else None
     if not isinstance(said, str):
         return None
-    found = _LINES.get(said.partition(RUNNING)[0])
-    if found is None or RUNNING not in said:
-        disks = _LINES.get(said.partition(" in ")[0])
-        return disks if disks and disks[0] == SSD else None
-    return found
+    if RUNNING in said:
+        return _LINES.get(said.partition(RUNNING)[0])
+    calendar = CALENDAR if said.endswith(CALENDAR) else ""
+    found = _LINES.get(said.partition(" in ")[0] + calendar)
+    return found if found and (found[0] == SSD or found[1] is Market.RESERVED) else None

@@ -111,6 +111,8 @@ class Project:
     how often a method, or with ``""`` any, is still answered by ``throttling``. ``breaks`` are zones in which
     an instance fails after its disk was made. ``lag`` is in how many listings a new instance is missing.
     ``slow`` is how often an operation is found unfinished. ``unreachable`` zones are left out of listings.
+    ``calendar`` is from when on how many machines of a type can be reserved in a zone; what is asked for is
+    declined when it ``declines``.
     """
 
     name: str = "acme"
@@ -123,6 +125,8 @@ class Project:
     spot: dict[tuple[str, str], str] = field(default_factory=shelf.spot_prices)
     spot_currency: str = "USD"
     obtainability: dict[tuple[str, str], float] = field(default_factory=dict)
+    calendar: dict[tuple[str, str], tuple[datetime, int]] = field(default_factory=dict)
+    declines: bool = False
     full: set[tuple[str, str]] = field(default_factory=set)
     stock_out: tuple[str, str] = STOCK_OUT
     limits: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -142,6 +146,7 @@ class Project:
     _networks: dict[str, Row] = field(default_factory=dict)
     _firewalls: dict[str, Row] = field(default_factory=dict)
     _policies: dict[tuple[str, str], Row] = field(default_factory=dict)
+    _futures: dict[tuple[str, str], Row] = field(default_factory=dict)
     _works: dict[str, Work] = field(default_factory=dict)
     _asked: dict[str, str] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1000))
@@ -192,6 +197,15 @@ class Project:
     def policies(self) -> list[str]:
         """The names of the placement policies."""
         return sorted(name for _, name in self._policies)
+
+    @property
+    def futures(self) -> list[Row]:
+        """All reservations."""
+        return list(self._futures.values())
+
+    def add_future(self, zone: str, **row: Any) -> None:
+        """A reservation that somebody else has made."""
+        self._futures[zone, row["name"]] = {"kind": "compute#futureReservation", **row}
 
     def preempt(self, name: str) -> None:
         """Take a spot instance back."""
@@ -518,6 +532,109 @@ class Project:
         told = {"scores": {"obtainability": score, "estimatedUptime": "3600s"}, "shards": [shard]}
         return {"recommendations": [told | {"shards": [{**shard, "instanceCount": body["size"]}]}]}
 
+    def _compute_advice_calendarmode(self, path: Mapping[str, str], _: Any, body: Row) -> Row:
+        ((name, spec),) = body["futureResourcesSpecs"].items()
+        asked, times = spec["targetResources"]["specificSkuResources"], spec["timeRangeSpec"]
+        kind, number = asked["machineType"], int(asked["instanceCount"])
+        lasts = timedelta(seconds=int(times["minDuration"].removesuffix("s")))
+        if kind.endswith("-1g"):
+            raise Refused(400, "invalid", f"{kind} cannot be reserved in calendar mode")
+        self._check_reserved(number, lasts)
+        earliest, latest = (
+            datetime.fromisoformat(times[f"startTimeNot{which}Than"]) for which in ("Earlier", "Later")
+        )
+        others = {}
+        for (of_kind, zone), (free_from, free) in self.calendar.items():
+            if of_kind != kind or region_of(zone) != path["region"]:
+                continue
+            starts = max(earliest, free_from)
+            if starts <= latest and number <= free:
+                found = {
+                    "recommendationId": "3f1e4b6e-0c86-4f7e-a3a4-0f4c4cf7f4d1",
+                    "recommendationType": "FUTURE_RESERVATION",
+                    "location": f"zones/{zone}",
+                    "startTime": written(starts),
+                    "endTime": written(starts + lasts),
+                }
+                return {"recommendations": [{"recommendationsPerSpec": {name: found}}]}
+            others[f"zones/{zone}"] = {"status": "NO_CAPACITY", "details": "There is no capacity."}
+        return {"recommendations": [{"recommendationsPerSpec": {name: {"otherLocations": others}}}]}
+
+    def _check_reserved(self, number: int, lasts: timedelta) -> None:
+        if not (1 <= number <= 80 and timedelta(days=1) <= lasts <= timedelta(days=90)):
+            raise Refused(400, "invalid", f"{number} VMs for {lasts} cannot be reserved in calendar mode")
+
+    def _compute_futurereservations_insert(self, path: Mapping[str, str], _: Any, body: Row) -> Row:
+        zone, name = path["zone"], body["name"]
+        if (zone, name) in self._futures:
+            raise Refused(409, "alreadyExists", f"The resource 'futureReservations/{name}' already exists")
+        wanted = {
+            "reservationMode": "CALENDAR",
+            "planningStatus": "SUBMITTED",
+            "deploymentType": "DENSE",
+            "specificReservationRequired": True,
+            "autoDeleteAutoCreatedReservations": True,
+        }
+        for key, value in wanted.items():
+            if body.get(key) != value:
+                raise Refused(400, "invalid", f"{key} must be {value} in calendar mode")
+        starts, ends = (datetime.fromisoformat(body["timeWindow"][f"{at}Time"]) for at in ("start", "end"))
+        machines = body["specificSkuProperties"]
+        number, kind = int(machines["totalCount"]), machines["instanceProperties"]["machineType"]
+        self._check_reserved(number, ends - starts)
+        self._type(zone, kind)
+        free_from, free = self.calendar.get((kind, zone), (ends, 0))
+        if number > free or starts < free_from:
+            code, text = self.stock_out
+            error = (code, text.format(zone=zone))
+            return self._work("insert", "futureReservations", name, zone=zone, error=error)
+        self.calendar[kind, zone] = free_from, free - number
+        self._futures[zone, name] = {
+            **body,
+            "kind": "compute#futureReservation",
+            "zone": f"{WWW}projects/{self.name}/zones/{zone}",
+        }
+        return self._work("insert", "futureReservations", name, zone=zone)
+
+    def _future(self, row: Row) -> Row:
+        """A reservation as it is told at this moment; once it begins, what was reserved is there."""
+        if "status" in row:
+            return row
+        starts = datetime.fromisoformat(row["timeWindow"]["startTime"])
+        status = "FULFILLED" if starts <= self.clock() else "APPROVED"
+        return {**row, "status": {"procurementStatus": "DECLINED" if self.declines else status}}
+
+    def _compute_futurereservations_get(self, path: Mapping[str, str], *_: Any) -> Row:
+        row = self._futures.get((path["zone"], path["futureReservation"]))
+        if row is None:
+            raise not_found(f"futureReservations/{path['futureReservation']}")
+        return self._future(row)
+
+    def _compute_futurereservations_aggregatedlist(self, _: Any, query: Mapping[str, str], __: Any) -> Row:
+        rows = [(f"zones/{zone}", self._future(row)) for (zone, _), row in self._futures.items()]
+        kind = "compute#futureReservationsAggregatedListResponse"
+        return self._by_scope(kind, rows, "futureReservations", query, self._zones())
+
+    def _check_reservation(self, zone: str, kind: str, body: Row) -> None:
+        """Raises for an instance that is in no reservation, or in one that it does not fit into."""
+        affinity = body.get("reservationAffinity", {})
+        names = affinity.get("values", [])
+        specific = affinity.get("consumeReservationType") == "SPECIFIC_RESERVATION"
+        if (
+            not specific
+            or affinity.get("key") != "compute.googleapis.com/reservation-name"
+            or len(names) != 1
+        ):
+            raise Refused(400, "invalid", "RESERVATION_BOUND needs one SPECIFIC_RESERVATION")
+        if "maxRunDuration" in body["scheduling"]:
+            raise Refused(400, "invalid", "maxRunDuration cannot be combined with RESERVATION_BOUND")
+        rows = [self._future(row) for (place, _), row in self._futures.items() if place == zone]
+        row = next((one for one in rows if one.get("reservationName") == names[0]), None)
+        if row is None or row["status"]["procurementStatus"] != "FULFILLED":
+            raise Refused(400, "invalid", f"Specified reservation {names[0]} does not exist")
+        if row["specificSkuProperties"]["instanceProperties"]["machineType"] != kind:
+            raise Refused(400, "invalid", f"{names[0]} has no {kind}")
+
     def _cloudbilling_services_skus_list(self, _: Any, query: Mapping[str, str], __: Any) -> Row:
         first = int(query.get("pageToken") or 0)
         last = first + min(self.page, int(query.get("pageSize", 5000)))
@@ -545,7 +662,10 @@ class Project:
             raise Refused(409, "alreadyExists", f"The resource 'instances/{name}' already exists")
         self._type(zone, kind)
         self._check_parts(zone, body)
-        queued = body.get("scheduling", {}).get("provisioningModel") == QUEUED
+        model = body.get("scheduling", {}).get("provisioningModel")
+        queued = model == QUEUED
+        if model == "RESERVATION_BOUND":
+            self._check_reservation(zone, kind, body)
         if queued:
             self._check_queued(zone, kind, body)
         if (kind, zone) in self.full and not queued:
@@ -817,6 +937,11 @@ class Project:
                 raise in_use(f"resourcePolicies/{key[1]}", machine.row["name"])
         del self._policies[key]
         return self._work("delete", "resourcePolicies", key[1], region=key[0])
+
+
+def written(moment: datetime) -> str:
+    """A moment as Google writes it."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def not_found(what: str) -> Refused:

@@ -129,7 +129,6 @@ def spot_skus() -> list[dict[str, Any]]:
         sku("SSD backed Local Storage attached to Spot Preemptible VMs", "0.032", "GiBy.mo", **SSD, **spot),
         # Google calls the usage of this one OnDemand.
         sku("Spot Preemptible A4 Nvidia B200 (1 gpu slice) running in Americas", "4.9542"),
-        sku("Reserved Nvidia L4 GPU in Americas", "0"),
     ]
 
 
@@ -150,6 +149,23 @@ def queue_skus() -> list[dict[str, Any]]:
     ]
 
 
+def calendar_skus() -> list[dict[str, Any]]:
+    """What machines consist of that are reserved for a time, and a placeholder."""
+    calendar = "in Americas in Calendar Mode"
+    return [
+        sku(f"Reserved Nvidia H100 80GB GPU {calendar}", "4.57"),
+        sku(f"Reserved A3 Core {calendar}", "0.012", resourceGroup="CPU"),
+        sku(f"Reserved A3 Ram {calendar}", "0.001", "GiBy.h", resourceGroup="RAM"),
+        sku(
+            "SSD backed Local Storage attached to Calendar mode reservations running in Iowa",
+            "0.0001",
+            "GiBy.h",
+        ),
+        sku("DWS Calendar Mode A4 Nvidia B200 (1 gpu slice) in Americas", "11.277"),
+        sku("Reserved Nvidia L4 GPU in Americas", "0"),
+    ]
+
+
 def skus() -> list[dict[str, Any]]:
     """The price list: what machines consist of, and much that looks like it and is something else."""
     return [
@@ -157,6 +173,7 @@ def skus() -> list[dict[str, Any]]:
         sku("G2 Instance Ram running in Americas", "0.003", "GiBy.h", resourceGroup="RAM"),
         sku("Nvidia L4 GPU running in Americas", "0.56"),
         *queue_skus(),
+        *calendar_skus(),
         *spot_skus(),
         sku("G2 Custom Instance Core running in Americas", "0.026", resourceGroup="CPU"),
         sku("Commitment v1: Nvidia L4 GPU running in Americas for 1 Year", "0.3", usageType="Commit1Yr"),
