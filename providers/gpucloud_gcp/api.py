@@ -18,6 +18,7 @@ HISTORY: Final = REGION + "/advice/capacityHistory"
 ADVICE: Final = REGION + "/advice/capacity"
 CALENDAR: Final = REGION + "/advice/calendarMode"
 FUTURES: Final = PROJECT + "/aggregated/futureReservations"
+RESERVATIONS: Final = PROJECT + "/aggregated/reservations"
 FUTURE: Final = PROJECT + "/zones/{zone}/futureReservations/{name}"
 REGIONS: Final = PROJECT + "/regions"
 MACHINE_TYPE: Final = PROJECT + "/zones/{zone}/machineTypes/{name}"
@@ -258,6 +259,23 @@ class FutureReservation(_Words):
     specific_sku_properties: _ReservedMachines = Field(default_factory=_ReservedMachines)
     time_window: _TimeWindow = Field(default_factory=_TimeWindow)
     status: _FutureStatus = Field(default_factory=_FutureStatus)
+
+
+class _Used(_Words):
+    count: int = Field(default=0, ge=0)
+    in_use_count: int = Field(default=0, ge=0)
+
+
+class Delivered(_Words):
+    """The machines of a reservation that has begun."""
+
+    name: str = Field(min_length=1)
+    specific_reservation: _Used = Field(default_factory=_Used)
+
+    @property
+    def free(self) -> int:
+        """How many are not used."""
+        return max(self.specific_reservation.count - self.specific_reservation.in_use_count, 0)
 
 
 class _Tier(_Words):

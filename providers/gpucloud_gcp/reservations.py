@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -32,7 +33,7 @@ from gpucloud.model import (
 from gpucloud.parallel import results, run_all
 from gpucloud.provider import LaunchSpec, Tagged
 from gpucloud_gcp import api
-from gpucloud_gcp.account import Account
+from gpucloud_gcp.account import Account, Forbidden
 from gpucloud_gcp.errors import EXISTS, PROVIDER
 from gpucloud_gcp.launch import name_of
 from gpucloud_gcp.machines import Machine, in_one_of, machines
@@ -43,14 +44,18 @@ from gpucloud_gcp.tags import described
 
 log = logging.getLogger(__name__)
 
-SERIES: Final = re.compile("(a3|a4)-")
-"""The series with an H100 or what came later that calendar mode takes, and the price list has."""
+TAKEN: Final = re.compile("a3-highgpu-8g|a3-(mega|ultra)gpu-8g|a4-.+")
+"""What calendar mode takes.
+
+https://docs.cloud.google.com/compute/docs/instances/about-reservation-bound-vms (as of 2026-11-21).
+"""
 
 SHORTEST: Final = timedelta(days=1)
 LONGEST: Final = timedelta(days=90)
 MOST_NODES: Final = 80
 
 ASKED: Final = "wanted"
+OURS: Final = "name eq 'gpucloud-.*'"
 
 STATES: Final[Mapping[str, ReservationState]] = {
     "DRAFTING": ReservationState.PENDING,
@@ -104,7 +109,9 @@ def blocks(
 
 def _priced(found: Sequence[Machine], prices: PriceList) -> dict[tuple[str, str], tuple[Machine, Decimal]]:
     """One of each machine type in each region with what an hour of it costs in calendar mode."""
-    all_of = {(one.region, one.type): one for one in found if one.name == one.type and SERIES.match(one.type)}
+    all_of = {
+        (one.region, one.type): one for one in found if one.name == one.type and TAKEN.fullmatch(one.type)
+    }
     costs = {key: prices.of(machine, Market.RESERVED) for key, machine in all_of.items()}
     lacking = sorted({machine_type for (_, machine_type), usd in costs.items() if usd is None})
     if lacking:
@@ -223,10 +230,28 @@ def reserve(account: Account, changes: Changes, block: Block, spec: LaunchSpec) 
 
 def reservations(account: Account) -> Iterator[Reservation]:
     """Every reservation with our tags, of every owner. Raises what a read raises."""
-    for scope, row in account.all(api.FUTURES, "name eq 'gpucloud-.*'"):
+    free = account.allowed(partial(_free, account))
+    if isinstance(free, Forbidden):
+        log.warning(
+            "%s: how much of a reservation is free is not known: the permission compute.reservations.list is "
+            "missing (%s)",
+            PROVIDER,
+            free.why,
+        )
+        free = {}
+    for scope, row in account.all(api.FUTURES, OURS):
         found = _reservation(account.read(api.FutureReservation, row), scope.rpartition("/")[2])
         if found:
-            yield found
+            yield replace(found, free=free.get(found.ref))
+
+
+def _free(account: Account) -> dict[InstanceRef, int]:
+    """How many machines there is still room for in each reservation that has begun."""
+    told: dict[InstanceRef, int] = {}
+    for scope, row in account.all(api.RESERVATIONS, OURS):
+        there = account.read(api.Delivered, row)
+        told[InstanceRef(there.name, scope.rpartition("/")[2])] = there.free
+    return told
 
 
 def _reservation(row: api.FutureReservation, zone: str) -> Reservation | None:

@@ -537,8 +537,6 @@ class Project:
         asked, times = spec["targetResources"]["specificSkuResources"], spec["timeRangeSpec"]
         kind, number = asked["machineType"], int(asked["instanceCount"])
         lasts = timedelta(seconds=int(times["minDuration"].removesuffix("s")))
-        if kind.endswith("-1g"):
-            raise Refused(400, "invalid", f"{kind} cannot be reserved in calendar mode")
         self._check_reserved(number, lasts)
         earliest, latest = (
             datetime.fromisoformat(times[f"startTimeNot{which}Than"]) for which in ("Earlier", "Later")
@@ -626,14 +624,31 @@ class Project:
             or len(names) != 1
         ):
             raise Refused(400, "invalid", "RESERVATION_BOUND needs one SPECIFIC_RESERVATION")
-        if "maxRunDuration" in body["scheduling"]:
-            raise Refused(400, "invalid", "maxRunDuration cannot be combined with RESERVATION_BOUND")
         rows = [self._future(row) for (place, _), row in self._futures.items() if place == zone]
         row = next((one for one in rows if one.get("reservationName") == names[0]), None)
         if row is None or row["status"]["procurementStatus"] != "FULFILLED":
             raise Refused(400, "invalid", f"Specified reservation {names[0]} does not exist")
         if row["specificSkuProperties"]["instanceProperties"]["machineType"] != kind:
             raise Refused(400, "invalid", f"{names[0]} has no {kind}")
+        if self._users(zone, names[0]) >= int(row["specificSkuProperties"]["totalCount"]):
+            raise Refused(400, "invalid", f"Specified reservation {names[0]} has no capacity left")
+
+    def _users(self, zone: str, name: str) -> int:
+        return sum(
+            place == zone and machine.row.get("reservationAffinity", {}).get("values") == [name]
+            for (place, _), machine in self._machines.items()
+        )
+
+    def _compute_reservations_aggregatedlist(self, _: Any, query: Mapping[str, str], __: Any) -> Row:
+        rows = []
+        for zone, future in ((zone, self._future(row)) for (zone, _), row in self._futures.items()):
+            if "reservationName" in future and future["status"]["procurementStatus"] == "FULFILLED":
+                name, properties = future["reservationName"], future["specificSkuProperties"]
+                used = {"count": properties["totalCount"], "inUseCount": str(self._users(zone, name))}
+                specific = {**used, "instanceProperties": properties["instanceProperties"]}
+                row = {"kind": "compute#reservation", "name": name, "specificReservation": specific}
+                rows.append((f"zones/{zone}", row))
+        return self._by_scope("compute#reservationAggregatedList", rows, "reservations", query, self._zones())
 
     def _cloudbilling_services_skus_list(self, _: Any, query: Mapping[str, str], __: Any) -> Row:
         first = int(query.get("pageToken") or 0)

@@ -68,7 +68,11 @@ class TestBlocks:
             "maxDuration": "604800s",
         }
 
-    def test_only_series_of_calendar_mode_are_asked_about(self, gcp: Gcp, server_of_google: Google) -> None:
+    def test_only_machines_of_calendar_mode_are_asked_about(
+        self, gcp: Gcp, project: Project, server_of_google: Google
+    ) -> None:
+        small = shelf.machine("a3-highgpu-1g", 26, 234, "nvidia-h100-80gb")
+        project.machines["us-central1-a"].append(small)
         list(gcp.blocks(Requirements(), WINDOW))
         specs = [
             spec
@@ -123,9 +127,11 @@ class TestBlocks:
         assert list(gcp.blocks(wanted, WINDOW)) == []
 
     def test_a_machine_that_google_does_not_reserve_costs_no_other(self, gcp: Gcp, project: Project) -> None:
-        small = shelf.machine("a3-highgpu-1g", 26, 234, "nvidia-h100-80gb")
-        project.machines["us-central1-a"].append(small)
-        assert [one.instance_type for one in gcp.blocks(Requirements(), WINDOW)] == ["a3-highgpu-8g"]
+        project.calendar["a4-highgpu-8g", "us-central1-b"] = START, 4
+        assert len(list(gcp.blocks(Requirements(), WINDOW))) == 2
+        project.throttling = (400, "invalid")
+        project.throttled = {"compute.advice.calendarMode": 1}
+        assert len(list(gcp.blocks(Requirements(), WINDOW))) == 1
 
     @pytest.mark.parametrize(
         "method",
@@ -212,11 +218,11 @@ class TestReserving:
 
 class TestListing:
     @pytest.mark.parametrize(
-        ("later", "state"),
+        ("later", "state", "free"),
         [
-            (DAY, ReservationState.SCHEDULED),
-            (3 * DAY, ReservationState.ACTIVE),
-            (9 * DAY, ReservationState.ACTIVE),
+            (DAY, ReservationState.SCHEDULED, None),
+            (3 * DAY, ReservationState.ACTIVE, 2),
+            (9 * DAY, ReservationState.ACTIVE, 2),
         ],
     )
     def test_one_of_ours_tells_what_it_is(
@@ -227,11 +233,29 @@ class TestListing:
         project: Project,
         later: timedelta,
         state: ReservationState,
+        free: int | None,
     ) -> None:
         made = gcp.reserve(block, spec())
         project.clock = lambda: NOW + later
         (found,) = gcp.reservations()
-        assert found == replace(made, state=state)
+        assert found == replace(made, state=state, free=free)
+
+    def test_who_may_not_see_how_much_is_free_is_told_so(
+        self,
+        gcp: Gcp,
+        block: Block,
+        spec: MakeSpec,
+        project: Project,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        made = gcp.reserve(block, spec())
+        project.clock = lambda: START
+        project.forbidden = {"compute.reservations.aggregatedList"}
+        with caplog.at_level(logging.WARNING, logger="gpucloud_gcp"):
+            (found,) = gcp.reservations()
+        assert (found.ref, found.free) == (made.ref, None)
+        (line,) = caplog.messages
+        assert "compute.reservations.list" in line
 
     def test_one_whose_time_is_over_has_ended(self, gcp: Gcp, project: Project) -> None:
         project.add_future(
@@ -302,6 +326,20 @@ class TestLaunching:
             "values": [name],
         }
         assert gcp.get(made.ref).market is Market.RESERVED
+        assert [one.free for one in gcp.reservations()] == [1]
+
+    def test_one_that_is_full_takes_no_more(
+        self, gcp: Gcp, block: Block, offer: FindOffer, spec: MakeSpec, project: Project
+    ) -> None:
+        offered = replace(offer("a3-highgpu-8g"), market=Market.RESERVED)
+        name = gcp.reserve(replace(block, nodes=1), spec()).ref.id
+        project.clock = lambda: START
+        first = gcp.launch(offered, spec(reservation=name))
+        with pytest.raises(Rejected):
+            gcp.launch(offered, spec(reservation=name))
+        gcp.terminate(first.ref)
+        assert list(gcp.instances()) == []
+        gcp.launch(offered, spec(reservation=name))
 
     def test_before_it_begins_google_refuses(
         self, gcp: Gcp, block: Block, offer: FindOffer, spec: MakeSpec, project: Project
