@@ -193,11 +193,11 @@ def _scheduling(offer: Offer, spec: LaunchSpec) -> dict[str, Any]:
     if offer.market is Market.RESERVED:
         # Google ends it with the reservation, which costs the same until then.
         return told
-    shortest, longest = (
-        (QUEUED_SHORTEST, QUEUED_LONGEST) if offer.market is Market.QUEUED else (SHORTEST, LONGEST)
-    )
+    shortest, longest, wait = SHORTEST, LONGEST, timedelta()
+    if offer.market is Market.QUEUED:
+        shortest, longest, wait = QUEUED_SHORTEST, QUEUED_LONGEST, spec.wait or wait
     if spec.expires_at:
-        left = max(spec.expires_at - utcnow() - (spec.wait or timedelta()), shortest)
+        left = max(spec.expires_at - utcnow() - wait, shortest)
         if left > longest:
             raise Rejected(
                 f"{PROVIDER} ends no such machine by itself after more than {longest.days} days",

@@ -122,6 +122,14 @@ class TestAsking:
         (body,) = server_of_google.asked("compute.instances.insert")
         assert body["params"]["requestValidForDuration"] == {"seconds": seconds}
 
+    def test_a_machine_that_is_not_queued_for_has_all_of_its_lease(
+        self, gcp: Gcp, offer: FindOffer, spec: MakeSpec, server_of_google: Google
+    ) -> None:
+        gcp.launch(offer(), spec(expires_at=utcnow() + 3 * HOUR, wait=HOUR))
+        (body,) = server_of_google.asked("compute.instances.insert")
+        assert int(body["scheduling"]["maxRunDuration"]["seconds"]) > 10790
+        assert "params" not in body
+
     def test_a_lease_of_minutes_is_as_short_as_google_takes(
         self, launched: Callable[..., Instance], server_of_google: Google
     ) -> None:
