@@ -27,8 +27,9 @@ from gpucloud_gcp.machines import Machine
 
 SOURCE: Final = "cloudbilling.googleapis.com services.skus"
 SPOT: Final = "Spot Preemptible"
-USAGE: Final = {"OnDemand", "Preemptible"}
-"""What is paid for by use. Only the description tells spot apart: that of a B200 is called OnDemand here."""
+PAID_BY_USE: Final = "OnDemand"
+SPOT_USAGE: Final = {PAID_BY_USE, "Preemptible"}
+"""Some lines of spot machines have the usage of the others, as that of a B200: the description counts."""
 
 SSD: Final = "SSD backed Local Storage"
 PAGE_SIZE: Final = 5000
@@ -82,8 +83,9 @@ QUEUED: Final = "DWS Defined Duration"
 CALENDAR: Final = " in Calendar Mode"
 RESERVED: Final = "DWS Calendar Mode"
 ATTACHED: Final = "attached to Calendar mode reservations"
-"""What is reserved for a time. Those of GPUs and slices are as the list has them, those of cores, memory and
-disks as it has them for others: without them a machine has no price."""
+"""What is reserved for a time. GPUs and slices are called so in the list. Cores, memory and disks are taken
+to be called as others are there; where they are not, a machine has no price.
+"""
 
 RUNNING: Final = " running in "
 """What descriptions end with, and a place; those of disks and reservations have only " in ", or nothing."""
@@ -185,7 +187,8 @@ def price_list(account: Account, rates: Mapping[str, Decimal]) -> PriceList:
             if line:
                 with rows.row():
                     sku = api.Sku.model_validate(row)
-                    if sku.category.usage_type in USAGE:
+                    usages = SPOT_USAGE if line[1] is Market.SPOT else {PAID_BY_USE}
+                    if sku.category.usage_type in usages:
                         prices.add(sku, *line, rates)
         token = page.next_page_token
         if not token:

@@ -98,6 +98,13 @@ def test_of_two_prices_for_one_part_the_dearer_counts(gcp: Gcp, project: Project
     assert prices(gcp.offers(ON_DEMAND))["g2-standard-4", "us-central1-a"] == before + Decimal("0.1")
 
 
+@pytest.mark.parametrize("usage", ["Preemptible", "Commit1Yr"])
+def test_a_line_of_another_usage_does_not_count(gcp: Gcp, project: Project, usage: str) -> None:
+    before = prices(gcp.offers(ON_DEMAND))["g2-standard-4", "us-central1-a"]
+    project.skus.append(shelf.sku("Nvidia L4 GPU running in Iowa", "0.9", usageType=usage))
+    assert prices(gcp.offers(ON_DEMAND))["g2-standard-4", "us-central1-a"] == before
+
+
 def test_a_line_in_another_unit_does_not_count(gcp: Gcp, project: Project) -> None:
     line = shelf.sku("Nvidia L4 GPU running in Netherlands", "0.5", regions=["europe-west4"])
     line["pricingInfo"][0]["pricingExpression"]["baseUnit"] = "count"
