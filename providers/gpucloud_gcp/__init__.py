@@ -8,9 +8,9 @@ is in its metadata, where tags are as they were written.
 - The login is a file: that which GOOGLE_APPLICATION_CREDENTIALS names, or that of ``gcloud auth
   application-default login``; the metadata server is never asked. The project is that of the setting
   ``project``, of GOOGLE_CLOUD_PROJECT, or of the file.
-- Prices on demand are the sums of parts in the public price list, for which the Cloud Billing API must be on:
-  https://docs.cloud.google.com/billing/docs/reference/rest/v1/services.skus/list. Those of spot machines are
-  told as a whole, region by region, and not for attached GPUs:
+- Prices are the sums of parts in the public price list, for which the Cloud Billing API must be on:
+  https://docs.cloud.google.com/billing/docs/reference/rest/v1/services.skus/list. Those of spot machines that
+  the list lacks are told as a whole, region by region, and not for attached GPUs:
   https://docs.cloud.google.com/compute/docs/reference/rest/v1/advice/capacityHistory, in words at
   https://docs.cloud.google.com/compute/docs/instances/view-spot-preemption-price. It is asked by POST and
   changes nothing. The past year is told. A time for which Google has no data is not told.
@@ -25,7 +25,17 @@ is in its metadata, where tags are as they were written.
 - Launches share the network ``gpucloud`` and the rules of its firewall; see ``network``.
 - An instance that says TERMINATED is stopped; what was deleted is no longer told. To stop a machine loses
   what is on the local disks that it brought along.
-- TPUs, custom machine types, reservations and flex-start are not rented here.
+- A machine of the queue ("flex-start") is there at once with the status PENDING, and costs nothing until
+  there is capacity, and quota, for it. Its operation goes on for as long; when the time to wait is over (90
+  seconds to two hours), the operation fails and the machine is gone. It runs for seven days at most:
+  https://docs.cloud.google.com/compute/docs/instances/about-flex-start-vms, and for its status
+  https://docs.cloud.google.com/compute/docs/instances/instance-lifecycle.
+- Reservations are those of calendar mode, for 1 to 90 days and 1 to 80 machines, which cannot be cancelled.
+  They are billed from their start to their end, used or not, and what runs in one is deleted with it:
+  https://docs.cloud.google.com/compute/docs/instances/create-future-reservations-calendar-mode. What can be
+  reserved tells https://docs.cloud.google.com/compute/docs/reference/rest/v1/advice/calendarMode. A
+  reservation has the name of the request for it, in whose description are our tags.
+- TPUs and custom machine types are not rented here.
 - The machines: ``machineTypes.aggregatedList``. For the past only names that begin with a or g and a digit
   are asked for, the series of https://docs.cloud.google.com/compute/docs/accelerator-optimized-machines.
   ``memoryMb`` is MiB: 87040 for a machine of 85 GB.

@@ -147,8 +147,29 @@ class Account:
 
     def confirm(self, operation: str, place: str, at_most_s: float | None = None) -> None:
         """Wait for an operation, if it does not take long. Raises the error that it ended with."""
-        found = self.settle(operation, place, self._refusal_s if at_most_s is None else at_most_s)
-        refusal = found and self.refusal(found)
+        self._check(self.settle(operation, place, self._refusal_s if at_most_s is None else at_most_s))
+
+    def queued(self, operation: str, zone: str, name: str) -> None:
+        """Wait until an instance waits in the queue, whose operation goes on, or some seconds at most.
+
+        Raises the error that the operation ended with.
+        """
+        ends = time.monotonic() + self._refusal_s
+        path = self.path(api.OPERATION, operation=operation, place=f"zones/{zone}")
+        over: api.Operation | None = None
+        while over is None and (left := ends - time.monotonic()) > 0:
+            # What was asked for has been accepted, whatever becomes of a look at it.
+            with suppress(ProviderError), within(left):
+                found = self.read(api.Operation, self.http.get(path))
+                if found.done:
+                    over = found
+                elif self.one(api.Machine, api.INSTANCE, zone=zone, name=name).status == api.WAITS:
+                    return
+            self.http.sleep(min(0.5, left))
+        self._check(over)
+
+    def _check(self, over: api.Operation | None) -> None:
+        refusal = over and self.refusal(over)
         if refusal:
             raise refusal
 

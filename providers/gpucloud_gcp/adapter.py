@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -10,14 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import NotFound, Rejected
 from gpucloud.model import (
+    Block,
     Instance,
     InstanceRef,
     InstanceState,
     Market,
     Offer,
     Requirements,
+    Reservation,
     SideResource,
     SshAddress,
+    Window,
 )
 from gpucloud.provider import (
     Fuse,
@@ -31,6 +33,7 @@ from gpucloud.provider import (
     Traits,
 )
 from gpucloud_gcp.history import PastPrices
+from gpucloud_gcp.tags import described
 
 if TYPE_CHECKING:
     from gpucloud_gcp import api
@@ -60,7 +63,12 @@ STATES: Final = {
 }
 """Google says TERMINATED of an instance that is stopped and can be started; one that is gone is not told."""
 
-MARKETS: Final = {"SPOT": Market.SPOT, "STANDARD": Market.ON_DEMAND}
+MARKETS: Final = {
+    "SPOT": Market.SPOT,
+    "STANDARD": Market.ON_DEMAND,
+    "FLEX_START": Market.QUEUED,
+    "RESERVATION_BOUND": Market.RESERVED,
+}
 
 NOTICE_PROBE: Final = """\
 at=http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance/preempted
@@ -77,7 +85,7 @@ class Gcp(PastPrices, Provider):
 
     traits = Traits(
         kind=Kind.VM,
-        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED}),
         reach=Reach.SSH_KEY,
         fuse=Fuse.PROVIDER,
         billing_grain_s=1,
@@ -127,15 +135,15 @@ class Gcp(PastPrices, Provider):
     def offers(self, requirements: Requirements) -> Iterable[Offer]:
         """Every machine with GPUs, in each zone and market, at the prices of this moment.
 
-        Those on demand cost what their parts do in Google's price list, spot machines what Google tells of
-        them as a whole. The setting ``regions`` leaves out all others.
+        They cost what their parts do in Google's price list, and spot machines that it lacks what Google
+        tells of them as a whole. The setting ``regions`` leaves out all others.
         """
         from gpucloud_gcp.offers import offers
 
         return offers(self._account, requirements, self.settings.names("regions"), self.settings.rates)
 
     def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
-        """Rent one. Google may refuse inside the operation, for which this waits some seconds."""
+        """Rent one, or queue for it. Google may refuse some seconds later, for which this waits."""
         from gpucloud_gcp.launch import launch
 
         return launch(self._account, self._changes, offer, spec)
@@ -240,6 +248,27 @@ class Gcp(PastPrices, Provider):
 
         return advice(self._account, offers, nodes)
 
+    def blocks(self, wanted: Requirements, window: Window) -> Iterable[Block]:
+        """When and where Google would reserve machines, at the prices of this moment ("calendar mode").
+
+        What a reservation costs is billed while it lasts. The setting ``regions`` leaves out all others.
+        """
+        from gpucloud_gcp.reservations import blocks
+
+        return blocks(self._account, wanted, window, self.settings.names("regions"), self.settings.rates)
+
+    def reserve(self, block: Block, spec: LaunchSpec) -> Reservation:
+        """Ask for a block, which cannot be taken back. Google may still decline it within a minute."""
+        from gpucloud_gcp.reservations import reserve
+
+        return reserve(self._account, self._changes, block, spec)
+
+    def reservations(self) -> Iterable[Reservation]:
+        """All of the project that have our tags, in every zone."""
+        from gpucloud_gcp.reservations import reservations
+
+        return reservations(self._account)
+
     # -- what they have in common ------------------------------------------------------------------
 
     def _ours(self) -> Iterator[api.Machine]:
@@ -320,7 +349,7 @@ class Gcp(PastPrices, Provider):
                     yield from self._beside(POLICY, policy, _last(scope), token)
 
     def _beside(self, kind: str, thing: api.Thing, place: str, token: str = "") -> Iterator[SideResource]:
-        told = Tagged.read({**thing.labels, **_described(thing.description)})
+        told = Tagged.read({**thing.labels, **described(thing.description)})
         if told.token:
             yield SideResource(
                 provider=self.name,
@@ -332,10 +361,14 @@ class Gcp(PastPrices, Provider):
             )
 
     def _instance(self, machine: api.Machine, *, interrupted: bool = False) -> Instance:
+        from gpucloud_gcp.api import WAITS
+
         tags = _tags(machine)
         told = Tagged.read(tags)
         configs = [config for card in machine.network_interfaces for config in card.access_configs]
         host = next((config.nat_ip for config in configs if config.nat_ip), None)
+        market = MARKETS.get(machine.scheduling.provisioning_model)
+        waiting = machine.status == WAITS
         inside = next((card.network_ip for card in machine.network_interfaces), None)
         return Instance(
             provider=self.name,
@@ -348,9 +381,11 @@ class Gcp(PastPrices, Provider):
             ssh=SshAddress(host, user=LOGIN_USER, inside=inside) if host else None,
             created_at=machine.creation_timestamp,
             instance_type=tags.get("gpucloud-type") or _last(machine.machine_type),
-            market=MARKETS.get(machine.scheduling.provisioning_model),
+            market=market,
             interrupted=interrupted,
             expires_at=told.expires_at,
+            waiting=waiting,
+            started_at=machine.last_start_timestamp if market is Market.QUEUED and not waiting else None,
         )
 
 
@@ -362,12 +397,3 @@ def _last(address: str) -> str:
 def _tags(machine: api.Machine) -> dict[str, str]:
     """Our tags: from the labels, and as they are from the metadata, unless somebody has taken it away."""
     return {**machine.labels, **{item.key: item.value for item in machine.metadata.items}}
-
-
-def _described(description: str) -> dict[str, str]:
-    """The tags in a description of ours; none in any other."""
-    with suppress(ValueError):
-        told = json.loads(description)
-        if isinstance(told, dict) and "gpucloud-token" in told:
-            return told
-    return {}

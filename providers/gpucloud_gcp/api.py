@@ -16,6 +16,10 @@ MACHINE_TYPES: Final = PROJECT + "/aggregated/machineTypes"
 REGION: Final = PROJECT + "/regions/{region}"
 HISTORY: Final = REGION + "/advice/capacityHistory"
 ADVICE: Final = REGION + "/advice/capacity"
+CALENDAR: Final = REGION + "/advice/calendarMode"
+FUTURES: Final = PROJECT + "/aggregated/futureReservations"
+RESERVATIONS: Final = PROJECT + "/aggregated/reservations"
+FUTURE: Final = PROJECT + "/zones/{zone}/futureReservations/{name}"
 REGIONS: Final = PROJECT + "/regions"
 MACHINE_TYPE: Final = PROJECT + "/zones/{zone}/machineTypes/{name}"
 ACCELERATOR_TYPES: Final = PROJECT + "/aggregated/acceleratorTypes"
@@ -28,7 +32,8 @@ NETWORKS: Final = PROJECT + "/global/networks"
 FIREWALLS: Final = PROJECT + "/global/firewalls"
 IMAGES: Final = "compute/v1/projects/{owner}/global/images"
 OPERATIONS: Final = PROJECT + "/{place}/operations"
-WAIT: Final = OPERATIONS + "/{operation}/wait"
+OPERATION: Final = OPERATIONS + "/{operation}"
+WAIT: Final = OPERATION + "/wait"
 
 BILLING_URL: Final = "https://cloudbilling.googleapis.com"
 SKUS: Final = "v1/services/6F81-5844-456A/skus"
@@ -59,14 +64,18 @@ It says "H100 SXM" and "H200 SXM", and NVLink between all of the A100, which is 
 """
 
 
-def question(machine_type: str) -> dict[str, Any]:
-    """What is asked about the past of a machine type."""
+PRICE: Final = "PRICE"
+PREEMPTION: Final = "PREEMPTION"
+
+
+def question(machine_type: str, *what: str) -> dict[str, Any]:
+    """What is asked about the past of a machine type: its prices, its preemption rates or both."""
     return {
         "instanceProperties": {
             "machineType": machine_type,
             "scheduling": {"provisioningModel": "SPOT"},
         },
-        "types": ["PRICE", "PREEMPTION"],
+        "types": list(what),
     }
 
 
@@ -200,6 +209,75 @@ class Advice(_Words):
     recommendations: list[Recommendation] = Field(default_factory=list)
 
 
+class FutureAdvice(_Words):
+    """When and where to reserve what was asked for; without a location nowhere."""
+
+    recommendation_id: str = ""
+    location: str = ""
+    start_time: AwareDatetime | None = None
+    end_time: AwareDatetime | None = None
+
+
+class _FutureRecommendation(_Words):
+    recommendations_per_spec: dict[str, FutureAdvice] = Field(default_factory=dict)
+
+
+class CalendarAdvice(_Words):
+    """The answer to a question about reservations."""
+
+    recommendations: list[_FutureRecommendation] = Field(default_factory=list)
+
+    @property
+    def places(self) -> list[FutureAdvice]:
+        """All that is advised."""
+        return [one for each in self.recommendations for one in each.recommendations_per_spec.values()]
+
+
+class _FutureStatus(_Words):
+    procurement_status: str = ""
+
+
+class _Reserved(_Words):
+    machine_type: str = ""
+
+
+class _ReservedMachines(_Words):
+    total_count: int = Field(default=0, ge=0)
+    instance_properties: _Reserved = Field(default_factory=_Reserved)
+
+
+class _TimeWindow(_Words):
+    start_time: AwareDatetime | None = None
+    end_time: AwareDatetime | None = None
+
+
+class FutureReservation(_Words):
+    """Machines that are, or were, reserved for a time."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    specific_sku_properties: _ReservedMachines = Field(default_factory=_ReservedMachines)
+    time_window: _TimeWindow = Field(default_factory=_TimeWindow)
+    status: _FutureStatus = Field(default_factory=_FutureStatus)
+
+
+class _Used(_Words):
+    count: int = Field(default=0, ge=0)
+    in_use_count: int = Field(default=0, ge=0)
+
+
+class Delivered(_Words):
+    """The machines of a reservation that has begun."""
+
+    name: str = Field(min_length=1)
+    specific_reservation: _Used = Field(default_factory=_Used)
+
+    @property
+    def free(self) -> int:
+        """How many are not used."""
+        return max(self.specific_reservation.count - self.specific_reservation.in_use_count, 0)
+
+
 class _Tier(_Words):
     unit_price: Money
 
@@ -250,6 +328,10 @@ class Image(_Words):
     deprecated: _Deprecation = Field(default_factory=_Deprecation)
 
 
+WAITS: Final = "PENDING"
+"""The status of an instance for which there is no capacity yet."""
+
+
 class _Item(_Words):
     key: str
     value: str = ""
@@ -291,6 +373,7 @@ class Machine(_Words):
     status: str
     machine_type: str = ""
     creation_timestamp: AwareDatetime | None = None
+    last_start_timestamp: AwareDatetime | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     metadata: Metadata = Field(default_factory=Metadata)
     tags: _Tags = Field(default_factory=_Tags)
@@ -329,7 +412,7 @@ class ListScope(BaseModel):
 class AggregatedPage(_Words):
     """Some of what there is in all zones, or regions; ``unreachables`` are those that could not be asked."""
 
-    kind: str = Field(pattern="^compute#[a-zA-Z]+AggregatedList$")
+    kind: str = Field(pattern="^compute#[a-zA-Z]+AggregatedList(Response)?$")
     items: dict[str, ListScope] = Field(default_factory=dict)
     next_page_token: str = ""
     unreachables: list[str] = Field(default_factory=list)

@@ -156,12 +156,13 @@ class PastPrices(Adapter):
         self, http: HttpClient, project: str, machines: Sequence[_Machine], since: datetime, now: datetime
     ) -> list[list[Offer] | ProviderError]:
         """For each machine its offers, or why there are none. Raises what would befall the others as well."""
+        from gpucloud_gcp.api import PREEMPTION, PRICE
+
         told: list[list[Offer] | ProviderError] = []
         for machine in machines:
             try:
-                told.append(
-                    self._offers(machine, ask(http, project, machine.region, machine.name), since, now)
-                )
+                answer = ask(http, project, machine.region, machine.name, PRICE, PREEMPTION)
+                told.append(self._offers(machine, answer, since, now))
             except (BadReply, NotFound, Rejected) as error:
                 log.debug("%s: %s is left out in %s: %s", self.name, machine.name, machine.region, error.why)
                 told.append(error)
@@ -235,12 +236,12 @@ def gpus_of(kind: MachineType) -> tuple[Gpu, int]:
     return named(ACCELERATORS.get(text, text)), first.guest_accelerator_count
 
 
-def ask(http: HttpClient, project: str, region: str, machine_type: str) -> object:
+def ask(http: HttpClient, project: str, region: str, machine_type: str, *what: str) -> object:
     """What Google tells of the past of a machine type in a region. Raises what a read raises."""
     from gpucloud_gcp.api import HISTORY, question
 
     path = HISTORY.format(project=project, region=region)
-    answer: object = http.query(path, json=question(machine_type))
+    answer: object = http.query(path, json=question(machine_type, *what))
     return answer
 
 

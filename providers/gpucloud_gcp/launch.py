@@ -28,6 +28,25 @@ SHORTEST: Final = timedelta(seconds=30)
 LONGEST: Final = timedelta(days=120)
 """What Google ends by itself: https://docs.cloud.google.com/compute/docs/instances/limit-vm-runtime."""
 
+QUEUED_SHORTEST: Final = timedelta(minutes=10)
+QUEUED_LONGEST: Final = timedelta(days=7)
+SHORTEST_WAIT: Final = timedelta(seconds=90)
+LONGEST_WAIT: Final = timedelta(hours=2)
+"""What a machine of the queue may run and wait for.
+
+https://docs.cloud.google.com/compute/docs/instances/create-flex-start-vm (as of 2026-11-21).
+"""
+
+MODELS: Final = {
+    Market.ON_DEMAND: "STANDARD",
+    Market.SPOT: "SPOT",
+    Market.QUEUED: "FLEX_START",
+    Market.RESERVED: "RESERVATION_BOUND",
+}
+
+RESERVATION: Final = "compute.googleapis.com/reservation-name"
+"""https://docs.cloud.google.com/ai-hypercomputer/docs/create/create-vm (as of 2026-11-21)."""
+
 HYPERDISK: Final = re.compile(r"(a3-ultragpu|a4|a4x|g4|c4|c4a|c4d|n4)-")
 """The series that take no disks of the older kinds.
 
@@ -79,6 +98,7 @@ def launch(account: Account, changes: Changes, offer: Offer, spec: LaunchSpec) -
         market=offer.market,
         usd_per_hour=offer.usd_per_hour,
         expires_at=spec.expires_at,
+        waiting=offer.market is Market.QUEUED,
     )
 
 
@@ -95,8 +115,12 @@ def _made(account: Account, changes: Changes, offer: Offer, spec: LaunchSpec, zo
             f"projects/{account.who.project}/regions/{region}/resourcePolicies/{policy}"
         ]
     operation = changes.insert("Instances", "Instance", body, Place(zone=zone), request_id(spec.token))
-    account.confirm(operation, f"zones/{zone}")
-    return str(body["name"])
+    name = str(body["name"])
+    if offer.market is Market.QUEUED:
+        account.queued(operation, zone, name)
+    else:
+        account.confirm(operation, f"zones/{zone}")
+    return name
 
 
 def instance_body(
@@ -130,6 +154,11 @@ def instance_body(
         "metadata": {"items": _metadata(offer, spec)},
         "scheduling": _scheduling(offer, spec),
     }
+    if offer.market is Market.QUEUED:
+        body["params"] = {"requestValidForDuration": _seconds(_wait(spec))}
+        body["reservationAffinity"] = {"consumeReservationType": "NO_RESERVATION"}
+    if offer.market is Market.RESERVED:
+        body["reservationAffinity"] = _affinity(spec)
     if accelerator:
         link = f"zones/{zone}/acceleratorTypes/{accelerator}"
         body["guestAccelerators"] = [{"acceleratorType": link, "acceleratorCount": count}]
@@ -153,23 +182,67 @@ def _metadata(offer: Offer, spec: LaunchSpec) -> list[dict[str, str]]:
 
 
 def _scheduling(offer: Offer, spec: LaunchSpec) -> dict[str, Any]:
-    spot = offer.market is Market.SPOT
     told: dict[str, Any] = {
-        "provisioningModel": "SPOT" if spot else "STANDARD",
+        "provisioningModel": MODELS[offer.market],
         # Machines with GPUs cannot be moved to another host.
         "onHostMaintenance": "TERMINATE",
         "automaticRestart": False,
     }
-    if spot or spec.expires_at:
+    if offer.market in {Market.SPOT, Market.RESERVED} or spec.expires_at:
         told["instanceTerminationAction"] = "DELETE"
+    if offer.market is Market.RESERVED:
+        # Google ends it with the reservation, which costs the same until then.
+        return told
+    shortest, longest, wait = SHORTEST, LONGEST, timedelta()
+    if offer.market is Market.QUEUED:
+        shortest, longest, wait = QUEUED_SHORTEST, QUEUED_LONGEST, spec.wait or wait
     if spec.expires_at:
-        left = max(spec.expires_at - utcnow(), SHORTEST)
-        if left > LONGEST:
+        left = max(spec.expires_at - utcnow() - wait, shortest)
+        if left > longest:
             raise Rejected(
-                f"{PROVIDER} ends no machine by itself after more than {LONGEST.days} days",
+                f"{PROVIDER} ends no such machine by itself after more than {longest.days} days",
                 provider=PROVIDER,
                 why=f"the lease is for {left.days} days",
-                hint=f"give it at most --max-duration {LONGEST.days}d",
+                hint=f"give it at most --max-duration {longest.days}d",
             )
-        told["maxRunDuration"] = {"seconds": str(math.ceil(left.total_seconds()))}
+        told["maxRunDuration"] = _seconds(left)
+    elif offer.market is Market.QUEUED:
+        raise Rejected(
+            f"{PROVIDER} queues for no machine without a lease",
+            provider=PROVIDER,
+            why="it wants to know for how long the machine will be needed",
+            hint=f"give it --max-duration, at most {longest.days}d",
+        )
     return told
+
+
+def _affinity(spec: LaunchSpec) -> dict[str, Any]:
+    if not spec.reservation:
+        raise Rejected(
+            f"{PROVIDER} does not know which reservation is meant",
+            provider=PROVIDER,
+            why="the machine is to be launched into one, and none is named",
+            hint="name it with --reservation",
+        )
+    return {
+        "consumeReservationType": "SPECIFIC_RESERVATION",
+        "key": RESERVATION,
+        "values": [spec.reservation],
+    }
+
+
+def _wait(spec: LaunchSpec) -> timedelta:
+    """How long Google may look for capacity. Raises ``Rejected`` for longer than it does."""
+    wait = LONGEST_WAIT if spec.wait is None else max(spec.wait, SHORTEST_WAIT)
+    if wait > LONGEST_WAIT:
+        raise Rejected(
+            f"{PROVIDER} looks for capacity for two hours at most",
+            provider=PROVIDER,
+            why=f"it is to wait for {wait}",
+            hint="give it at most --wait 2h",
+        )
+    return wait
+
+
+def _seconds(lasting: timedelta) -> dict[str, str]:
+    return {"seconds": str(math.ceil(lasting.total_seconds()))}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from functools import partial
+from itertools import chain
+from typing import Any, Final
 
 from gpucloud.catalog.names import named
 from gpucloud.model import Gpu, Requirements
+from gpucloud.parallel import results, run_all
 from gpucloud.replies import Rows
 from gpucloud_gcp import api
 from gpucloud_gcp.account import Account, Forbidden
@@ -18,11 +21,20 @@ from gpucloud_gcp.history import MIB_IN_GIB, gpus_of
 
 log = logging.getLogger(__name__)
 
-MACHINES: Final = "name eq '([ag][0-9].*|n1-standard-(4|8|16))'"
+MACHINES: Final = ("name eq '[ag][0-9].*'", "name eq 'n1-standard-(4|8|16)'")
 """The series with accelerators of their own, and those to which some are attached here."""
 
 ATTACHED: Final = ("nvidia-tesla-t4", "nvidia-tesla-p4", "nvidia-tesla-v100", "nvidia-tesla-p100")
 """What can be attached to N1: https://docs.cloud.google.com/compute/docs/gpus (as of 2026-11-21)."""
+
+NOT_QUEUED: Final = "a4x-"
+"""The series with accelerators of its own that no queue gives out.
+
+https://docs.cloud.google.com/compute/docs/instances/about-flex-start-vms (as of 2026-11-21). It leaves out G4
+as well, which https://docs.cloud.google.com/compute/docs/release-notes of 2025-12-19 adds.
+"""
+
+ATTACHABLE: Final = f"name eq '({'|'.join(ATTACHED)})'"
 
 SSD_GIB: Final = 375
 """Of each disk that a machine brings along: https://docs.cloud.google.com/compute/docs/disks/local-ssd."""
@@ -54,6 +66,11 @@ class Machine:
         """The region: a zone is a region, a hyphen and a letter."""
         return self.zone.rpartition("-")[0]
 
+    @property
+    def queued(self) -> bool:
+        """Whether it can be waited for in Google's queue."""
+        return self.name == self.type and not self.type.startswith(NOT_QUEUED)
+
 
 def parts(instance_type: str) -> tuple[str, str, int]:
     """What ``n1-standard-8+nvidia-tesla-t4`` is: a machine type, the accelerator attached and how many.
@@ -70,30 +87,38 @@ def machines(account: Account, wanted: Requirements, regions: Sequence[str]) -> 
     Raises what a read raises, and ``BadReply`` when nothing can be understood.
     """
     rows = Rows(PROVIDER)
-    attachable = list(_attachable(account))
+    reads: dict[str, Callable[[], list[tuple[str, Any]]]] = {
+        where: partial(_of_zones, account, where) for where in MACHINES
+    }
+    reads[ATTACHABLE] = partial(_attachable, account)
+    # The pages of one list come one after the other, so several short lists are there sooner.
+    told = results(run_all(reads))
+    attachable = told.pop(ATTACHABLE)
     listed = (
-        (scope.rpartition("/")[2], row, attachable)
-        for scope, row in account.some(api.MACHINE_TYPES, MACHINES)
-        if _in_one_of(scope.rpartition("/")[2], wanted.regions)
-        and (not regions or scope.rpartition("/")[2].rpartition("-")[0] in regions)
+        (zone, row, attachable)
+        for zone, row in chain.from_iterable(told.values())
+        if in_one_of(zone, wanted.regions) and (not regions or zone.rpartition("-")[0] in regions)
     )
     found = [one for made in rows.read(_made, listed) for one in made]
     return [one for one in found if _wanted(one, wanted)]
 
 
-def _attachable(account: Account) -> Iterator[tuple[str, str]]:
+def _of_zones(account: Account, where: str) -> list[tuple[str, Any]]:
+    rows = account.some(api.MACHINE_TYPES, where)
+    return [(scope.rpartition("/")[2], row) for scope, row in rows]
+
+
+def _attachable(account: Account) -> list[tuple[str, str]]:
     """Which accelerators may be attached, with the zone of each."""
-    where = f"name eq '({'|'.join(ATTACHED)})'"
-    rows = account.allowed(lambda: list(account.some(api.ACCELERATOR_TYPES, where)))
+    rows = account.allowed(lambda: list(account.some(api.ACCELERATOR_TYPES, ATTACHABLE)))
     if isinstance(rows, Forbidden):
         log.warning(
             "%s: no GPUs attached to N1: the permission compute.acceleratorTypes.list is missing (%s)",
             PROVIDER,
             rows.why,
         )
-        return
-    for scope, row in rows:
-        yield scope.rpartition("/")[2], account.read(api.AcceleratorType, row).name
+        return []
+    return [(scope.rpartition("/")[2], account.read(api.AcceleratorType, row).name) for scope, row in rows]
 
 
 def _made(listed: tuple[str, object, Sequence[tuple[str, str]]]) -> list[Machine] | None:
@@ -117,7 +142,7 @@ def _made(listed: tuple[str, object, Sequence[tuple[str, str]]]) -> list[Machine
     ]
 
 
-def _in_one_of(zone: str, names: Sequence[str]) -> bool:
+def in_one_of(zone: str, names: Sequence[str]) -> bool:
     """Whether a zone may be meant by one of the names of places, of which all may be part."""
     place = zone.lower()
     return not names or any(place == name.lower() or place.startswith(f"{name.lower()}-") for name in names)

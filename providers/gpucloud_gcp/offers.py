@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -18,17 +18,21 @@ from gpucloud_gcp import api
 from gpucloud_gcp.account import Account, Forbidden
 from gpucloud_gcp.errors import PROVIDER
 from gpucloud_gcp.history import ask, rates_until
-from gpucloud_gcp.machines import Machine, machines
+from gpucloud_gcp.machines import Machine, machines, parts
 from gpucloud_gcp.prices import SOURCE, PriceList, price_list
 from gpucloud_gcp.quotas import Quotas, of_project, regional
 
 log = logging.getLogger(__name__)
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 AT_ONCE: Final = 48
 """So many requests for advice are under way at a time."""
 
 SPOT_SOURCE: Final = "compute.googleapis.com advice.capacityHistory"
+
+SUMMED: Final = (Market.ON_DEMAND, Market.SPOT, Market.QUEUED)
+"""The markets of which the price list has the parts."""
 
 LIKELY: Final = Decimal("0.7")
 """From here on Google calls the chance of getting spot machines high; below it is medium, or low.
@@ -38,7 +42,7 @@ https://docs.cloud.google.com/compute/docs/instances/view-vm-availability (as of
 
 MISSING: Final[Mapping[str, tuple[str, str]]] = {
     "prices": (
-        "no offers on demand",
+        "no offers on demand or of the queue, and spot prices only of some machines",
         "the Cloud Billing API (cloudbilling.googleapis.com) is off or forbidden",
     ),
     "regions": ("the quotas of regions are not known", "the permission compute.regions.list is missing"),
@@ -60,22 +64,21 @@ def offers(
         "machines": partial(machines, account, wanted, regions),
         "regions": partial(account.allowed, partial(regional, account)),
         "project": partial(account.allowed, partial(of_project, account)),
+        "prices": partial(account.allowed, partial(price_list, account, rates)),
     }
-    if Market.ON_DEMAND in markets:
-        reads["prices"] = partial(account.allowed, partial(price_list, account, rates))
     told = results(run_all(reads))
     found = cast(list[Machine], told.pop("machines"))
     quotas = Quotas({**_given(told["regions"], "regions", {}), **_given(told["project"], "project", {})})
+    prices: PriceList = _given(told["prices"], "prices", PriceList())
     made: list[Offer] = []
-    if Market.ON_DEMAND in markets:
-        prices: PriceList = _given(told["prices"], "prices", PriceList())
+    for market in (market for market in SUMMED if market in markets):
+        sold = [machine for machine in found if machine.queued or market is not Market.QUEUED]
+        priced = [(machine, prices.of(machine, market)) for machine in sold]
         made += [
-            _offer(machine, Market.ON_DEMAND, usd, quotas, source=SOURCE)
-            for machine in found
-            if (usd := prices.of(machine)) is not None
+            _offer(machine, market, usd, quotas, source=SOURCE) for machine, usd in priced if usd is not None
         ]
-    if Market.SPOT in markets:
-        made += _spot(account, found, quotas, rates)
+        if market is Market.SPOT:
+            made += _spot(account, [machine for machine, usd in priced if usd is None], quotas, rates)
     return made
 
 
@@ -97,7 +100,6 @@ def _offer(
     source: str,
     amount: Decimal | None = None,
     currency: str = "USD",
-    detail: str | None = None,
 ) -> Offer:
     short = quotas.short_of(machine, market)
     return Offer(
@@ -114,7 +116,7 @@ def _offer(
         region=machine.region,
         zone=machine.zone,
         availability=Availability.NO_QUOTA if short else Availability.UNKNOWN,
-        availability_detail=short or detail,
+        availability_detail=short,
         vcpus=machine.vcpus,
         memory_gib=machine.memory_gib,
         disk_gib=Decimal(machine.ssd_gib) if machine.ssd_gib else None,
@@ -125,30 +127,33 @@ def _offer(
 def _spot(
     account: Account, found: Sequence[Machine], quotas: Quotas, rates: Mapping[str, Decimal]
 ) -> Iterator[Offer]:
-    """The spot offers; Google has one price for all zones of a region, and none for attached GPUs."""
+    """The spot offers of what the price list lacks; Google tells each price for all zones of a region.
+
+    It tells none for attached GPUs.
+    """
     now = utcnow()
     asked = sorted({(one.region, one.type) for one in found if one.name == one.type})
-    read = {key: partial(account.allowed, partial(_past, account, *key, now)) for key in asked}
-    told = _some_at_once(read)
+    told = some_at_once(
+        {key: partial(account.allowed, partial(_present, account, *key, now)) for key in asked}
+    )
     refused = {key[0]: each for key, each in told.items() if isinstance(each, Forbidden)}
     if refused:
         log.warning(
-            "%s: no spot offers in %s: the permission compute.advice.capacityHistory is missing (%s)",
+            "%s: no spot offers of some machines in %s: the permission compute.advice.capacityHistory is "
+            "missing (%s)",
             PROVIDER,
             ", ".join(sorted(refused)),
             next(iter(refused.values())).why,
         )
     for machine in found:
-        answer = told.get((machine.region, machine.name))
-        if answer is None or isinstance(answer, Forbidden):
+        money = told.get((machine.region, machine.name))
+        if money is None or isinstance(money, Forbidden):
             continue
-        money, rate = answer
         try:
             usd = to_usd(money.amount, money.currency_code, rates).usd
         except ValueError as error:
             log.debug("%s: %s is left out in %s: %s", PROVIDER, machine.name, machine.zone, error)
             continue
-        detail = f"preemptionRate {rate}" if rate is not None else None
         yield _offer(
             machine,
             Market.SPOT,
@@ -157,16 +162,13 @@ def _spot(
             source=SPOT_SOURCE,
             amount=money.amount,
             currency=money.currency_code,
-            detail=detail,
         )
 
 
-def _past(
-    account: Account, region: str, machine_type: str, now: datetime
-) -> tuple[api.Money, Decimal | None] | None:
-    """The price of now and the last preemption rate of a machine type; ``None`` where no price is told."""
+def _present(account: Account, region: str, machine_type: str, now: datetime) -> api.Money | None:
+    """The spot price of now; ``None`` where none is told."""
     try:
-        history = account.read(api.History, ask(account.http, account.who.project, region, machine_type))
+        history = _history(account, region, machine_type, api.PRICE)
         prices = [account.read(api.Price, row) for row in history.price_history]
     except (BadReply, NotFound, Rejected) as error:
         log.debug("%s: %s has no spot price in %s: %s", PROVIDER, machine_type, region, error.why)
@@ -177,44 +179,63 @@ def _past(
     last = max(present, key=lambda price: price.interval.start_time, default=None)
     if last is None or last.list_price is None or last.list_price.amount <= 0:
         return None
-    past = rates_until(history.preemption_history, now)
-    return last.list_price, past[-1].preemption_rate if past else None
+    return last.list_price
+
+
+def _history(account: Account, region: str, machine_type: str, what: str) -> api.History:
+    return account.read(api.History, ask(account.http, account.who.project, region, machine_type, what))
 
 
 def advice(account: Account, asked: Iterable[Offer], nodes: int) -> Iterator[Offer]:
     """How likely so many spot machines at once are to be had, in Google's own figures.
 
-    Of one that Google does not score nothing is yielded. Raises what a read raises.
+    Those that Google does not score are left out. The preemption rate is told beside it, where it may be
+    read. Raises what a read raises.
     """
     spot = [
         one for one in asked if one.market is Market.SPOT and one.availability is not Availability.NO_QUOTA
     ]
-    tasks = {offer.id: partial(_score, account, offer, nodes) for offer in spot}
-    told = _some_at_once(tasks)
+    now = utcnow()
+    own = {(one.region or "", one.instance_type) for one in spot if parts(one.instance_type)[2] == 0}
+    tasks: dict[Hashable, Callable[[], object]] = {
+        key: partial(account.allowed, partial(_rate, account, *key, now)) for key in own
+    }
+    tasks.update({offer.id: partial(_score, account, offer, nodes) for offer in spot})
+    told = some_at_once(tasks)
+    refused = next((each for each in told.values() if isinstance(each, Forbidden)), None)
+    if refused:
+        log.warning(
+            "%s: no preemption rates: the permission compute.advice.capacityHistory is missing (%s)",
+            PROVIDER,
+            refused.why,
+        )
     for offer in spot:
-        scores = told[offer.id]
+        scores = cast(api.Scores | None, told[offer.id])
         if scores is None or scores.obtainability is None:
             continue
+        rate = told.get((offer.region or "", offer.instance_type))
         high = scores.obtainability >= LIKELY
-        parts = [f"obtainability {scores.obtainability}"]
+        words = [f"obtainability {scores.obtainability}"]
         if scores.estimated_uptime:
-            parts.append(f"estimatedUptime {scores.estimated_uptime}")
-        if offer.availability_detail:
-            parts.append(offer.availability_detail)
+            words.append(f"estimatedUptime {scores.estimated_uptime}")
+        if isinstance(rate, Decimal):
+            words.append(f"preemptionRate {rate}")
         yield replace(
             offer,
             availability=Availability.AVAILABLE if high else Availability.LIMITED,
-            availability_detail=", ".join(parts),
+            availability_detail=", ".join(words),
         )
 
 
 def _score(account: Account, offer: Offer, nodes: int) -> api.Scores | None:
     zone, region = offer.zone or "", offer.region or ""
+    machine_type, accelerator, count = parts(offer.instance_type)
+    selection: dict[str, Any] = {"machineTypes": [machine_type]}
+    if accelerator:
+        selection["guestAccelerators"] = [{"acceleratorType": accelerator, "acceleratorCount": count}]
     question = {
         "instanceProperties": {"scheduling": {"provisioningModel": "SPOT"}},
-        "instanceFlexibilityPolicy": {
-            "instanceSelections": {"wanted": {"machineTypes": [offer.instance_type]}}
-        },
+        "instanceFlexibilityPolicy": {"instanceSelections": {"wanted": selection}},
         "distributionPolicy": {"targetShape": "ANY_SINGLE_ZONE", "zones": [{"zone": f"zones/{zone}"}]},
         "size": nodes,
     }
@@ -227,12 +248,23 @@ def _score(account: Account, offer: Offer, nodes: int) -> api.Scores | None:
     return recommendations[0].scores if recommendations else None
 
 
-def _some_at_once(tasks: Mapping[Any, Callable[[], T]]) -> dict[Any, T]:
+def _rate(account: Account, region: str, machine_type: str, now: datetime) -> Decimal | None:
+    """The last preemption rate of a machine type; ``None`` where none is told."""
+    try:
+        history = _history(account, region, machine_type, api.PREEMPTION)
+    except (BadReply, NotFound, Rejected) as error:
+        log.debug("%s: %s has no preemption rate in %s: %s", PROVIDER, machine_type, region, error.why)
+        return None
+    past = rates_until(history.preemption_history, now)
+    return past[-1].preemption_rate if past else None
+
+
+def some_at_once(tasks: Mapping[K, Callable[[], T]]) -> dict[K, T]:
     """Run all, but only some at a time. Raises the first error."""
     keys = list(tasks)
     shares = {first: partial(_in_turn, tasks, keys[first::AT_ONCE]) for first in range(AT_ONCE)}
     return {key: value for share in results(run_all(shares)).values() for key, value in share.items()}
 
 
-def _in_turn(tasks: Mapping[Any, Callable[[], T]], keys: Sequence[Any]) -> dict[Any, T]:
+def _in_turn(tasks: Mapping[K, Callable[[], T]], keys: Sequence[K]) -> dict[K, T]:
     return {key: tasks[key]() for key in keys}

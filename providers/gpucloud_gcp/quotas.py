@@ -2,8 +2,8 @@
 
 They are told with the project and its regions, for the metrics of
 https://docs.cloud.google.com/compute/resource-usage#gpu_quota (as of 2026-11-21). Of newer GPUs only the
-Cloud Quotas API tells; what is not told here is not known. Spot machines count against the quota for
-preemptible GPUs where there is one above zero, and otherwise against the usual one.
+Cloud Quotas API tells; what is not told here is not known. Spot machines, and those of the queue, count
+against the quota for preemptible GPUs where there is one above zero, and otherwise against the usual one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from gpucloud_gcp.machines import Machine
 
 EVERYWHERE: Final = "GPUS_ALL_REGIONS"
 PREEMPTIBLE: Final = "PREEMPTIBLE_"
+SPARED: Final = {Market.SPOT, Market.QUEUED}
+"""The markets that the quota for preemptible GPUs is for."""
 
 METRICS: Final[Mapping[str, str]] = {
     "nvidia-tesla-t4": "NVIDIA_T4_GPUS",
@@ -48,7 +50,7 @@ class Quotas:
         usual = METRICS.get(machine.accelerator, "")
         own = self.told.get((machine.region, usual))
         spared = self.told.get((machine.region, PREEMPTIBLE + usual))
-        if market is Market.SPOT and spared and spared.limit > 0:
+        if market in SPARED and spared and spared.limit > 0:
             own = spared
         for quota, where in ((own, f"in {machine.region}"), (self.told.get(("", EVERYWHERE)), "everywhere")):
             if quota and quota.usage + machine.gpu_count > quota.limit:

@@ -8,14 +8,17 @@ everywhere, the largest in some. Replies are checked by Google's own description
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any, Final
 
+from gpucloud_gcp.machines import ATTACHABLE, MACHINES
+from gpucloud_gcp.prices import FIELDS
 from tests.bench.clouds.server import Asked
 from tests.harness.gcp.discovery import description
+from tests.harness.gcp.fields import masked
 from tests.harness.gcp.server import TOKEN
 from tests.harness.gcp.shelf import machine, money, sku
 
@@ -51,9 +54,10 @@ REGIONS: Final = tuple(f"{area}{number}" for area, numbers in AREAS.items() for 
 ZONES: Final = (*(f"{region}-{zone}" for region in REGIONS for zone in "abc"), "us-central1-f")
 PROJECT: Final = "/compute/v1/projects/acme"
 SKUS: Final = "/v1/services/6F81-5844-456A/skus"
-ROWS: Final = 3_000
-"""How many lines the price list has."""
+ROWS: Final = 10_000
+"""How many lines the price list has, of which so many are on a page."""
 
+LINES: Final = 5_000
 PAGE: Final = 500
 DAYS: Final = 30
 
@@ -88,12 +92,12 @@ GPUS: Final = (
     "Nvidia H100 80GB Mega GPU",
     "H200 141GB GPU",
     "RTX 6000 96GB",
-    "A4 Nvidia B200 (1 gpu slice)",
     "Nvidia Tesla T4 GPU",
     "Nvidia Tesla P4 GPU",
     "Nvidia Tesla V100 GPU",
     "Nvidia Tesla P100 GPU",
 )
+SLICE: Final = "A4 Nvidia B200 (1 gpu slice)"
 
 
 def types(region: str) -> list[Row]:
@@ -105,7 +109,7 @@ def types(region: str) -> list[Row]:
 def key(asked: Asked) -> Hashable:
     """Which reply is meant."""
     kind = json.loads(asked.body)["instanceProperties"]["machineType"] if "/advice/" in asked.path else ""
-    return asked.path, asked.query.get("pageToken", ""), kind
+    return asked.path, asked.query.get("pageToken", ""), kind or asked.query.get("filter", "")
 
 
 def replies(_: str) -> dict[Hashable, bytes]:
@@ -116,23 +120,29 @@ def replies(_: str) -> dict[Hashable, bytes]:
     def tell(path: str, body: Row, page: str = "", kind: str = "") -> None:
         told[path, page, kind] = json.dumps(body).encode()
 
-    for path, more, rows in (
-        ("machineTypes", "machineType", _machines()),
-        ("acceleratorTypes", "acceleratorType", _accelerators()),
+    accelerated, plain = MACHINES
+    for path, more, asked, rows in (
+        ("machineTypes", "machineType", accelerated, _machines(_accelerated)),
+        ("machineTypes", "machineType", plain, _machines(lambda _: PLAIN)),
+        ("acceleratorTypes", "acceleratorType", ATTACHABLE, _accelerators()),
     ):
         for first in range(0, len(rows), PAGE):
             where = f"{PROJECT}/aggregated/{path}"
             body = _page(more, path, rows, first)
             if first == 0:
                 _check(where, body)
-            tell(where, body, str(first) if first else "")
+            tell(where, body, str(first) if first else "", asked)
     regions = {"kind": "compute#regionList", "items": [_region(name) for name in REGIONS]}
     project = {"kind": "compute#project", "name": "acme", "quotas": _quotas()}
-    prices = {"skus": _skus(), "nextPageToken": ""}
-    for path, body in ((f"{PROJECT}/regions", regions), (PROJECT, project), (SKUS, prices)):
+    for path, body in ((f"{PROJECT}/regions", regions), (PROJECT, project)):
         tell(path, body)
     _check(PROJECT, project)
-    _check(SKUS, {**prices, "skus": prices["skus"][:1]})
+    lines = _skus()
+    for first in range(0, ROWS, LINES):
+        more = str(first + LINES) if first + LINES < ROWS else ""
+        body = {"skus": lines[first : first + LINES], "nextPageToken": more}
+        tell(SKUS, masked(body, FIELDS), str(first) if first else "")
+    _check(SKUS, {"skus": lines[:1], "nextPageToken": ""})
     for region in REGIONS:
         for row in types(region):
             path, body = f"{PROJECT}/regions/{region}/advice/capacityHistory", _history(region, row["name"])
@@ -150,13 +160,18 @@ def _check(path: str, body: Row, asked: Row | None = None) -> None:
     assert not faults, faults[:3]
 
 
-def _machines() -> Scoped:
-    """As every zone has them: those with GPUs in two of three."""
+def _machines(of: Callable[[str], Sequence[Row]]) -> Scoped:
+    """As every zone has them."""
     return [
         (zone, {**row, "zone": zone, "description": "Accelerator Optimized", "maximumPersistentDisks": 128})
         for zone in ZONES
-        for row in (*(types(zone.rpartition("-")[0]) if zone[-1] != "c" else ()), *PLAIN)
+        for row in of(zone)
     ]
+
+
+def _accelerated(zone: str) -> Sequence[Row]:
+    """Machines with GPUs are in two zones of three."""
+    return types(zone.rpartition("-")[0]) if zone[-1] != "c" else ()
 
 
 def _accelerators() -> Scoped:
@@ -202,14 +217,21 @@ def _skus() -> list[Row]:
 
 def _parts(region: str) -> Iterator[Row]:
     """What machines consist of, on demand and as spot machines."""
+    spot = {"usageType": "Preemptible"}
     for series in SERIES:
-        yield sku(f"{series} Instance Core running in {region}", "0.03", regions=[region])
-        yield sku(f"{series} Instance Ram running in {region}", "0.004", "GiBy.h", [region])
+        for more, usage in ("", {}), ("Spot Preemptible ", spot):
+            name = f"{more}{series} Instance"
+            yield sku(f"{name} Core running in {region}", "0.03", regions=[region], **usage)
+            yield sku(f"{name} Ram running in {region}", "0.004", "GiBy.h", [region], **usage)
     for gpu in GPUS:
         yield sku(f"{gpu} running in {region}", "2.93", regions=[region])
-        spot = f"{gpu} attached to Spot Preemptible VMs running in {region}"
-        yield sku(spot, "1.1", regions=[region], usageType="Preemptible")
-    yield sku(f"SSD backed Local Storage in {region}", "0.08", "GiBy.mo", [region])
+        attached = f"{gpu} attached to Spot Preemptible VMs running in {region}"
+        yield sku(attached, "1.1", regions=[region], **spot)
+    yield sku(f"{SLICE} running in {region}", "16.11", regions=[region])
+    yield sku(f"Spot Preemptible {SLICE} running in {region}", "4.95", regions=[region])
+    disk = "SSD backed Local Storage"
+    yield sku(f"{disk} in {region}", "0.08", "GiBy.mo", [region])
+    yield sku(f"{disk} attached to Spot Preemptible VMs in {region}", "0.03", "GiBy.mo", [region], **spot)
 
 
 def _history(region: str, kind: str) -> Row:

@@ -11,12 +11,15 @@ from itertools import count
 from typing import Any, Final
 
 from tests.harness.gcp import shelf
+from tests.harness.gcp.fields import masked
 from tests.harness.gcp.shelf import region_of
 
 Row = dict[str, Any]
 WWW: Final = "https://www.googleapis.com/compute/v1/"
 ADDRESS: Final = "203.0.113.10"
 GONE: Final = "GONE"
+QUEUED: Final = "FLEX_START"
+QUEUE_LIMITS: Final = {"maxRunDuration": (600, 7 * 86400), "requestValidForDuration": (90, 7200)}
 RUNS: Final = {"PROVISIONING", "STAGING", "RUNNING", "STOPPING"}
 STOCK_OUT: Final = (
     "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
@@ -71,6 +74,7 @@ class Machine:
     made_at: datetime
     address: str
     hidden: int = 0
+    started_at: datetime | None = None
     ended_at: datetime | None = None
 
     @property
@@ -80,12 +84,13 @@ class Machine:
 
 @dataclass(slots=True)
 class Work:
-    """An operation. ``looks`` is how often it will still be found unfinished."""
+    """An operation. ``looks`` is how often it will still be found unfinished, as it is while it ``waits``."""
 
     row: Row
     looks: int
     error: tuple[str, str] | None = None
     details: list[Row] = field(default_factory=list)
+    waits: bool = False
 
 
 def nobody_boots(_: BootInfo) -> str:
@@ -106,6 +111,8 @@ class Project:
     how often a method, or with ``""`` any, is still answered by ``throttling``. ``breaks`` are zones in which
     an instance fails after its disk was made. ``lag`` is in how many listings a new instance is missing.
     ``slow`` is how often an operation is found unfinished. ``unreachable`` zones are left out of listings.
+    ``calendar`` is from when on how many machines of a type can be reserved in a zone; what is asked for is
+    declined when it ``declines``.
     """
 
     name: str = "acme"
@@ -118,6 +125,8 @@ class Project:
     spot: dict[tuple[str, str], str] = field(default_factory=shelf.spot_prices)
     spot_currency: str = "USD"
     obtainability: dict[tuple[str, str], float] = field(default_factory=dict)
+    calendar: dict[tuple[str, str], tuple[datetime, int]] = field(default_factory=dict)
+    declines: bool = False
     full: set[tuple[str, str]] = field(default_factory=set)
     stock_out: tuple[str, str] = STOCK_OUT
     limits: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -137,6 +146,7 @@ class Project:
     _networks: dict[str, Row] = field(default_factory=dict)
     _firewalls: dict[str, Row] = field(default_factory=dict)
     _policies: dict[tuple[str, str], Row] = field(default_factory=dict)
+    _futures: dict[tuple[str, str], Row] = field(default_factory=dict)
     _works: dict[str, Work] = field(default_factory=dict)
     _asked: dict[str, str] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1000))
@@ -188,12 +198,44 @@ class Project:
         """The names of the placement policies."""
         return sorted(name for _, name in self._policies)
 
+    @property
+    def futures(self) -> list[Row]:
+        """All reservations."""
+        return list(self._futures.values())
+
+    def add_future(self, zone: str, **row: Any) -> None:
+        """A reservation that somebody else has made."""
+        self._futures[zone, row["name"]] = {"kind": "compute#futureReservation", **row}
+
     def preempt(self, name: str) -> None:
         """Take a spot instance back."""
         with self.lock:
             machine = next(one for (_, known), one in self._machines.items() if known == name)
             machine.row["status"] = "STOPPING"
             self._work("compute.instances.preempted", "instances", name, zone=machine.zone)
+
+    def serve_queue(self) -> None:
+        """Give capacity to all instances that wait for it."""
+        with self.lock:
+            for machine in self._queue():
+                self._start(machine)
+                self._insert_of(machine).waits = False
+
+    def close_queue(self) -> None:
+        """Let the time of all instances be over that wait for capacity."""
+        with self.lock:
+            for machine in self._queue():
+                code, text = self.stock_out
+                work = self._insert_of(machine)
+                work.waits, work.error = False, (code, text.format(zone=machine.zone))
+                self._end((machine.zone, machine.row["name"]))
+
+    def _queue(self) -> list[Machine]:
+        return [machine for machine in self._machines.values() if machine.row["status"] == "PENDING"]
+
+    def _insert_of(self, machine: Machine) -> Work:
+        ends = f"/zones/{machine.zone}/instances/{machine.row['name']}"
+        return next(one for one in self._works.values() if one.row["targetLink"].endswith(ends))
 
     def forget(self) -> None:
         """Forget which requests were answered, as Google does after some hours."""
@@ -264,7 +306,8 @@ class Project:
         for key, machine in list(self._machines.items()):
             row, scheduling = machine.row, machine.row.get("scheduling", {})
             lasts = scheduling.get("maxRunDuration", {}).get("seconds")
-            if lasts and machine.made_at + timedelta(seconds=int(lasts)) <= self.clock():
+            began = machine.started_at
+            if lasts and began and began + timedelta(seconds=int(lasts)) <= self.clock():
                 self._end(key)
             elif row["status"] in {"PROVISIONING", "STAGING"}:
                 row["status"] = "RUNNING"
@@ -317,7 +360,7 @@ class Project:
         return self._told(work)
 
     def _told(self, work: Work) -> Row:
-        if work.looks:
+        if work.looks or work.waits:
             status = "PENDING" if work.looks == self.slow else "RUNNING"
             return {**work.row, "status": status, "progress": 0}
         done: Row = {**work.row, "status": "DONE", "progress": 100}
@@ -341,6 +384,9 @@ class Project:
         return self._told(work)
 
     def _compute_zoneoperations_wait(self, path: Mapping[str, str], *_: Any) -> Row:
+        return self._seen_again(path)
+
+    def _compute_zoneoperations_get(self, path: Mapping[str, str], *_: Any) -> Row:
         return self._seen_again(path)
 
     def _compute_globaloperations_wait(self, path: Mapping[str, str], *_: Any) -> Row:
@@ -436,7 +482,7 @@ class Project:
             (each["acceleratorType"].rpartition("/")[2], each["acceleratorCount"])
             for each in row.get("guestAccelerators", [])
         ]
-        spot = row.get("scheduling", {}).get("provisioningModel") == "SPOT"
+        spot = row.get("scheduling", {}).get("provisioningModel") in {"SPOT", QUEUED}
         wanted: dict[str, int] = {}
         for name, number in fitted:
             metric = f"NVIDIA_{QUOTA_OF.get(name, name)}_GPUS"
@@ -468,27 +514,151 @@ class Project:
             "machineType": kind,
             "location": f"{WWW}projects/{self.name}/regions/{path['region']}",
             "priceHistory": [{"interval": ends, "listPrice": shelf.money(price, self.spot_currency)}]
-            if price
+            if price and "PRICE" in body["types"]
             else [],
-            "preemptionHistory": rates if price else [],
+            "preemptionHistory": rates if price and "PREEMPTION" in body["types"] else [],
         }
 
     def _compute_advice_capacity(self, path: Mapping[str, str], _: Any, body: Row) -> Row:
         zone = body["distributionPolicy"]["zones"][0]["zone"].rpartition("/")[2]
         (selection,) = body["instanceFlexibilityPolicy"]["instanceSelections"].values()
         (kind,) = selection["machineTypes"]
-        score = self.obtainability.get((kind, zone))
+        self._type(zone, kind)
+        fitted = [f"+{each['acceleratorType']}" for each in selection.get("guestAccelerators", [])]
+        score = self.obtainability.get(("".join([kind, *fitted]), zone))
         if score is None:
             return {"recommendations": []}
         shard = {"machineType": kind, "zone": f"zones/{zone}", "provisioningModel": "SPOT"}
         told = {"scores": {"obtainability": score, "estimatedUptime": "3600s"}, "shards": [shard]}
         return {"recommendations": [told | {"shards": [{**shard, "instanceCount": body["size"]}]}]}
 
+    def _compute_advice_calendarmode(self, path: Mapping[str, str], _: Any, body: Row) -> Row:
+        ((name, spec),) = body["futureResourcesSpecs"].items()
+        asked, times = spec["targetResources"]["specificSkuResources"], spec["timeRangeSpec"]
+        kind, number = asked["machineType"], int(asked["instanceCount"])
+        lasts = timedelta(seconds=int(times["minDuration"].removesuffix("s")))
+        self._check_reserved(number, lasts)
+        earliest, latest = (
+            datetime.fromisoformat(times[f"startTimeNot{which}Than"]) for which in ("Earlier", "Later")
+        )
+        others = {}
+        for (of_kind, zone), (free_from, free) in self.calendar.items():
+            if of_kind != kind or region_of(zone) != path["region"]:
+                continue
+            starts = max(earliest, free_from)
+            if starts <= latest and number <= free:
+                found = {
+                    "recommendationId": "3f1e4b6e-0c86-4f7e-a3a4-0f4c4cf7f4d1",
+                    "recommendationType": "FUTURE_RESERVATION",
+                    "location": f"zones/{zone}",
+                    "startTime": written(starts),
+                    "endTime": written(starts + lasts),
+                }
+                return {"recommendations": [{"recommendationsPerSpec": {name: found}}]}
+            others[f"zones/{zone}"] = {"status": "NO_CAPACITY", "details": "There is no capacity."}
+        return {"recommendations": [{"recommendationsPerSpec": {name: {"otherLocations": others}}}]}
+
+    def _check_reserved(self, number: int, lasts: timedelta) -> None:
+        if not (1 <= number <= 80 and timedelta(days=1) <= lasts <= timedelta(days=90)):
+            raise Refused(400, "invalid", f"{number} VMs for {lasts} cannot be reserved in calendar mode")
+
+    def _compute_futurereservations_insert(self, path: Mapping[str, str], _: Any, body: Row) -> Row:
+        zone, name = path["zone"], body["name"]
+        if (zone, name) in self._futures:
+            raise Refused(409, "alreadyExists", f"The resource 'futureReservations/{name}' already exists")
+        wanted = {
+            "reservationMode": "CALENDAR",
+            "planningStatus": "SUBMITTED",
+            "deploymentType": "DENSE",
+            "specificReservationRequired": True,
+            "autoDeleteAutoCreatedReservations": True,
+        }
+        for key, value in wanted.items():
+            if body.get(key) != value:
+                raise Refused(400, "invalid", f"{key} must be {value} in calendar mode")
+        starts, ends = (datetime.fromisoformat(body["timeWindow"][f"{at}Time"]) for at in ("start", "end"))
+        machines = body["specificSkuProperties"]
+        number, kind = int(machines["totalCount"]), machines["instanceProperties"]["machineType"]
+        self._check_reserved(number, ends - starts)
+        self._type(zone, kind)
+        free_from, free = self.calendar.get((kind, zone), (ends, 0))
+        if number > free or starts < free_from:
+            code, text = self.stock_out
+            error = (code, text.format(zone=zone))
+            return self._work("insert", "futureReservations", name, zone=zone, error=error)
+        self.calendar[kind, zone] = free_from, free - number
+        self._futures[zone, name] = {
+            **body,
+            "kind": "compute#futureReservation",
+            "zone": f"{WWW}projects/{self.name}/zones/{zone}",
+        }
+        return self._work("insert", "futureReservations", name, zone=zone)
+
+    def _future(self, row: Row) -> Row:
+        """A reservation as it is told at this moment; once it begins, what was reserved is there."""
+        if "status" in row:
+            return row
+        starts = datetime.fromisoformat(row["timeWindow"]["startTime"])
+        status = "FULFILLED" if starts <= self.clock() else "APPROVED"
+        return {**row, "status": {"procurementStatus": "DECLINED" if self.declines else status}}
+
+    def _compute_futurereservations_get(self, path: Mapping[str, str], *_: Any) -> Row:
+        row = self._futures.get((path["zone"], path["futureReservation"]))
+        if row is None:
+            raise not_found(f"futureReservations/{path['futureReservation']}")
+        return self._future(row)
+
+    def _compute_futurereservations_aggregatedlist(self, _: Any, query: Mapping[str, str], __: Any) -> Row:
+        rows = [(f"zones/{zone}", self._future(row)) for (zone, _), row in self._futures.items()]
+        kind = "compute#futureReservationsAggregatedListResponse"
+        return self._by_scope(kind, rows, "futureReservations", query, self._zones())
+
+    def _check_reservation(self, zone: str, kind: str, body: Row) -> None:
+        """Raises for an instance that is in no reservation, or in one that it does not fit into."""
+        affinity = body.get("reservationAffinity", {})
+        names = affinity.get("values", [])
+        specific = affinity.get("consumeReservationType") == "SPECIFIC_RESERVATION"
+        if (
+            not specific
+            or affinity.get("key") != "compute.googleapis.com/reservation-name"
+            or len(names) != 1
+        ):
+            raise Refused(400, "invalid", "RESERVATION_BOUND needs one SPECIFIC_RESERVATION")
+        rows = [self._future(row) for (place, _), row in self._futures.items() if place == zone]
+        row = next((one for one in rows if one.get("reservationName") == names[0]), None)
+        if row is None or row["status"]["procurementStatus"] != "FULFILLED":
+            raise Refused(400, "invalid", f"Specified reservation {names[0]} does not exist")
+        if row["specificSkuProperties"]["instanceProperties"]["machineType"] != kind:
+            raise Refused(400, "invalid", f"{names[0]} has no {kind}")
+        if self._users(zone, names[0]) >= int(row["specificSkuProperties"]["totalCount"]):
+            raise Refused(400, "invalid", f"Specified reservation {names[0]} has no capacity left")
+
+    def _users(self, zone: str, name: str) -> int:
+        return sum(
+            place == zone and machine.row.get("reservationAffinity", {}).get("values") == [name]
+            for (place, _), machine in self._machines.items()
+        )
+
+    def _compute_reservations_aggregatedlist(self, _: Any, query: Mapping[str, str], __: Any) -> Row:
+        rows = []
+        for zone, future in ((zone, self._future(row)) for (zone, _), row in self._futures.items()):
+            if "reservationName" in future and future["status"]["procurementStatus"] == "FULFILLED":
+                name, properties = future["reservationName"], future["specificSkuProperties"]
+                used = {"count": properties["totalCount"], "inUseCount": str(self._users(zone, name))}
+                specific = {**used, "instanceProperties": properties["instanceProperties"]}
+                row = {"kind": "compute#reservation", "name": name, "specificReservation": specific}
+                rows.append((f"zones/{zone}", row))
+        return self._by_scope("compute#reservationAggregatedList", rows, "reservations", query, self._zones())
+
     def _cloudbilling_services_skus_list(self, _: Any, query: Mapping[str, str], __: Any) -> Row:
         first = int(query.get("pageToken") or 0)
         last = first + min(self.page, int(query.get("pageSize", 5000)))
         more = str(last) if last < len(self.skus) else ""
-        return {"skus": self.skus[first:last], "nextPageToken": more}
+        told: Row = {"skus": self.skus[first:last], "nextPageToken": more}
+        try:
+            return masked(told, query["fields"]) if "fields" in query else told
+        except ValueError as error:
+            raise Refused(400, "invalidParameter", str(error)) from error
 
     def _compute_images_list(self, path: Mapping[str, str], query: Mapping[str, str], _: Any) -> Row:
         rows = [one for one in self.images.get(path["project"], []) if matches(query, one)]
@@ -507,7 +677,13 @@ class Project:
             raise Refused(409, "alreadyExists", f"The resource 'instances/{name}' already exists")
         self._type(zone, kind)
         self._check_parts(zone, body)
-        if (kind, zone) in self.full:
+        model = body.get("scheduling", {}).get("provisioningModel")
+        queued = model == QUEUED
+        if model == "RESERVATION_BOUND":
+            self._check_reservation(zone, kind, body)
+        if queued:
+            self._check_queued(zone, kind, body)
+        if (kind, zone) in self.full and not queued:
             code, text = self.stock_out
             return self._refuse(zone, name, (code, text.format(zone=zone)))
         for metric, number in self._wanted(body, zone).items():
@@ -518,8 +694,10 @@ class Project:
         if zone in self.breaks:
             self._make_disks(zone, body)
             return self._refuse(zone, name, ("INTERNAL_ERROR", "Internal error. Please try again."))
-        self._make(zone, body)
-        return self._work("insert", "instances", name, zone=zone)
+        self._make(zone, body, queued=queued)
+        work = self._work("insert", "instances", name, zone=zone)
+        self._works[work["name"]].waits = queued
+        return work
 
     def _refuse(self, zone: str, name: str, error: tuple[str, str], details: list[Row] | None = None) -> Row:
         return self._work("insert", "instances", name, zone=zone, error=error, details=details)
@@ -558,6 +736,24 @@ class Project:
             if not any(family in {one["name"], one["family"]} for one in shelves):
                 raise Refused(400, "invalid", f"Invalid value for field 'sourceImage': '{source}'")
 
+    def _check_queued(self, zone: str, kind: str, body: Row) -> None:
+        """Raises for what cannot wait for capacity, or not like that."""
+        scheduling = body["scheduling"]
+        told = {
+            "maxRunDuration": scheduling.get("maxRunDuration", {}),
+            "requestValidForDuration": body.get("params", {}).get("requestValidForDuration", {}),
+        }
+        for name, (least, most) in QUEUE_LIMITS.items():
+            seconds = int(told[name].get("seconds", 0))
+            if not least <= seconds <= most:
+                raise Refused(400, "invalid", f"{name} is {seconds}, and must be from {least} to {most}")
+        if body.get("reservationAffinity", {}).get("consumeReservationType") != "NO_RESERVATION":
+            raise Refused(400, "invalid", "reservationAffinity must be NO_RESERVATION with FLEX_START")
+        if scheduling.get("instanceTerminationAction") is None:
+            raise Refused(400, "required", "instanceTerminationAction is missing")
+        if kind.startswith("a4x-") or not self._type(zone, kind).get("accelerators"):
+            raise Refused(400, "invalid", f"{kind} does not support FLEX_START")
+
     def _make_disks(self, zone: str, body: Row) -> None:
         for disk in body["disks"]:
             asked = disk["initializeParams"]
@@ -573,9 +769,8 @@ class Project:
                 "description": asked.get("description", ""),
             }
 
-    def _make(self, zone: str, body: Row) -> None:
+    def _make(self, zone: str, body: Row, *, queued: bool) -> None:
         name, now = body["name"], self.clock()
-        self._make_disks(zone, body)
         disks = [
             {
                 "kind": "compute#attachedDisk",
@@ -594,16 +789,26 @@ class Project:
             **body,
             "kind": "compute#instance",
             "id": str(next(self._numbers)),
-            "status": "PROVISIONING",
+            "status": "PENDING",
             "zone": f"{WWW}projects/{self.name}/zones/{zone}",
             "machineType": f"{WWW}projects/{self.name}/{body['machineType']}",
             "creationTimestamp": f"{now:%Y-%m-%dT%H:%M:%S}.000-00:00",
             "disks": disks,
+            "_asked": body["disks"],
             "tags": {**body.get("tags", {}), "fingerprint": "42WmSpB8rSM="},
         }
         machine = Machine(row, zone, now, "", hidden=self.lag)
-        machine.address = self.on_boot(BootInfo(name, zone, machine.metadata))
         self._machines[zone, name] = machine
+        if not queued:
+            self._start(machine)
+
+    def _start(self, machine: Machine) -> None:
+        """Let a machine for which there is capacity come up, with its disks."""
+        now, name = self.clock(), machine.row["name"]
+        self._make_disks(machine.zone, {**machine.row, "disks": machine.row["_asked"]})
+        machine.started_at = now
+        machine.row |= {"status": "PROVISIONING", "lastStartTimestamp": f"{now:%Y-%m-%dT%H:%M:%S}.000-00:00"}
+        machine.address = self.on_boot(BootInfo(name, machine.zone, machine.metadata))
 
     def _shown(self, machine: Machine) -> Row:
         """An instance as it is told: an address of its own only while it runs."""
@@ -747,6 +952,11 @@ class Project:
                 raise in_use(f"resourcePolicies/{key[1]}", machine.row["name"])
         del self._policies[key]
         return self._work("delete", "resourcePolicies", key[1], region=key[0])
+
+
+def written(moment: datetime) -> str:
+    """A moment as Google writes it."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def not_found(what: str) -> Refused:

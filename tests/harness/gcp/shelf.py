@@ -20,6 +20,10 @@ ACCELERATORS: Final[Mapping[str, Sequence[str]]] = {
 }
 
 
+SSD: Final = {"resourceFamily": "Storage", "resourceGroup": "LocalSSD"}
+SPOT_GPUS: Final = {"Nvidia L4 GPU": "0.22", "Nvidia H100 80GB GPU": "2.3", "Nvidia Tesla T4 GPU": "0.11"}
+
+
 def region_of(zone: str) -> str:
     """The region of a zone."""
     return zone.rpartition("-")[0]
@@ -108,17 +112,69 @@ def sku(
     }
 
 
+def spot_skus() -> list[dict[str, Any]]:
+    """What spot machines consist of: nothing of an A2, and nothing outside of the Americas."""
+    spot = {"usageType": "Preemptible"}
+    attached = "attached to Spot Preemptible VMs running in Americas"
+    parts = (("G2", "0.01", "0.001"), ("A3", "0.0088", "0.0007"), ("N1 Predefined", "0.0063", "0.0008"))
+    made = [sku(f"{gpu} {attached}", amount, **spot) for gpu, amount in SPOT_GPUS.items()]
+    for series, core, ram in parts:
+        name = f"Spot Preemptible {series} Instance"
+        made += [
+            sku(f"{name} Core running in Americas", core, resourceGroup="CPU", **spot),
+            sku(f"{name} Ram running in Americas", ram, "GiBy.h", resourceGroup="RAM", **spot),
+        ]
+    return [
+        *made,
+        sku("SSD backed Local Storage attached to Spot Preemptible VMs", "0.032", "GiBy.mo", **SSD, **spot),
+        # Google calls the usage of this one OnDemand.
+        sku("Spot Preemptible A4 Nvidia B200 (1 gpu slice) running in Americas", "4.9542"),
+    ]
+
+
+def queue_skus() -> list[dict[str, Any]]:
+    """What machines of the queue consist of. Google writes "Instance" in some, and of an L4 only the GPU."""
+    attached = "attached to DWS Defined Duration VMs running in Americas"
+    prefix, place = "DWS Defined Duration", "running in Americas"
+    return [
+        sku(f"Nvidia L4 GPU {attached}", "0.28"),
+        sku(f"Nvidia Tesla T4 GPU {attached}", "0.2"),
+        sku(f"Nvidia H100 80GB GPU {attached}", "4.200761"),
+        sku(f"{prefix} A3 Core {place}", "0.010934", resourceGroup="CPU"),
+        sku(f"{prefix} A3 Instance Ram {place}", "0.000952", "GiBy.h", resourceGroup="RAM"),
+        sku(f"{prefix} SSD backed Local Storage {place}", "0.0001096", "GiBy.h", **SSD),
+        sku(f"{prefix} A4 Nvidia B200 (1 gpu slice) {place}", "8.055"),
+        sku(f"{prefix} N1 Predefined Core {place}", "0.01", resourceGroup="CPU"),
+        sku(f"{prefix} N1 Predefined Ram {place}", "0.001", "GiBy.h", resourceGroup="RAM"),
+    ]
+
+
+def calendar_skus() -> list[dict[str, Any]]:
+    """What machines consist of that are reserved for a time, and a placeholder."""
+    calendar = "in Americas in Calendar Mode"
+    return [
+        sku(f"Reserved Nvidia H100 80GB GPU {calendar}", "4.57"),
+        sku(f"Reserved A3 Core {calendar}", "0.012", resourceGroup="CPU"),
+        sku(f"Reserved A3 Ram {calendar}", "0.001", "GiBy.h", resourceGroup="RAM"),
+        sku(
+            "SSD backed Local Storage attached to Calendar mode reservations running in Iowa",
+            "0.0001",
+            "GiBy.h",
+        ),
+        sku("DWS Calendar Mode A4 Nvidia B200 (1 gpu slice) in Americas", "11.277"),
+        sku("Reserved Nvidia L4 GPU in Americas", "0"),
+    ]
+
+
 def skus() -> list[dict[str, Any]]:
     """The price list: what machines consist of, and much that looks like it and is something else."""
-    spot, dws = {"usageType": "Preemptible"}, "attached to DWS Defined Duration VMs running in Americas"
-    ssd = {"resourceFamily": "Storage", "resourceGroup": "LocalSSD"}
     return [
         sku("G2 Instance Core running in Americas", "0.025", resourceGroup="CPU"),
         sku("G2 Instance Ram running in Americas", "0.003", "GiBy.h", resourceGroup="RAM"),
         sku("Nvidia L4 GPU running in Americas", "0.56"),
-        sku(f"Nvidia L4 GPU {dws}", "0.28"),
-        sku("Nvidia L4 GPU attached to Spot Preemptible VMs running in Americas", "0.22", **spot),
-        sku("Spot Preemptible G2 Instance Core running in Americas", "0.01", resourceGroup="CPU", **spot),
+        *queue_skus(),
+        *calendar_skus(),
+        *spot_skus(),
         sku("G2 Custom Instance Core running in Americas", "0.026", resourceGroup="CPU"),
         sku("Commitment v1: Nvidia L4 GPU running in Americas for 1 Year", "0.3", usageType="Commit1Yr"),
         sku("A2 Instance Core running in Americas", "0.031611", resourceGroup="CPU"),
@@ -127,7 +183,7 @@ def skus() -> list[dict[str, Any]]:
         sku("A3 Instance Core running in Americas", "0.0293", resourceGroup="CPU"),
         sku("A3 Instance Ram running in Americas", "0.0025", "GiBy.h", resourceGroup="RAM"),
         sku("Nvidia H100 80GB GPU running in Americas", "9.796552"),
-        sku("SSD backed Local Storage", "0.08", "GiBy.mo", **ssd),
+        sku("SSD backed Local Storage", "0.08", "GiBy.mo", **SSD),
         sku("A4 Nvidia B200 (1 gpu slice) running in Americas", "16.11"),
         sku("N1 Predefined Instance Core running in Americas", "0.031611", resourceGroup="CPU"),
         sku("N1 Predefined Instance Ram running in Americas", "0.004237", "GiBy.h", resourceGroup="RAM"),

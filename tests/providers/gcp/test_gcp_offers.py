@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +13,9 @@ import pytest
 from gpucloud.errors import AuthError, BadReply, Unreachable
 from gpucloud.model import Availability, GpuWish, Market, Offer, Requirements
 from gpucloud_gcp import Gcp
+from gpucloud_gcp.prices import FIELDS
 from tests.harness.gcp import Google, Project, shelf
+from tests.harness.gcp.fields import masked
 from tests.providers.gcp.conftest import MakeAdapter
 
 ALL = Requirements(markets=())
@@ -80,10 +83,26 @@ def test_a_machine_of_which_a_part_has_no_price_is_not_offered(gcp: Gcp, project
     assert ("g2-standard-4", "us-central1-a") in prices(gcp.offers(ON_DEMAND))
 
 
+def test_only_what_counts_of_each_line_is_read(gcp: Gcp, server_of_google: Google, project: Project) -> None:
+    body = {"skus": project.skus, "nextPageToken": ""}
+    left = masked(body, FIELDS)
+    assert set(left["skus"][0]) == {"description", "category", "serviceRegions", "pricingInfo"}
+    assert len(json.dumps(left)) < len(json.dumps(body)) / 2
+    assert list(gcp.offers(ON_DEMAND))
+    assert server_of_google.violations == []
+
+
 def test_of_two_prices_for_one_part_the_dearer_counts(gcp: Gcp, project: Project) -> None:
     before = prices(gcp.offers(ON_DEMAND))["g2-standard-4", "us-central1-a"]
     project.skus += [shelf.sku("Nvidia L4 GPU running in Iowa", amount) for amount in ("0.66", "0.46")]
     assert prices(gcp.offers(ON_DEMAND))["g2-standard-4", "us-central1-a"] == before + Decimal("0.1")
+
+
+@pytest.mark.parametrize("usage", ["Preemptible", "Commit1Yr"])
+def test_a_line_of_another_usage_does_not_count(gcp: Gcp, project: Project, usage: str) -> None:
+    before = prices(gcp.offers(ON_DEMAND))["g2-standard-4", "us-central1-a"]
+    project.skus.append(shelf.sku("Nvidia L4 GPU running in Iowa", "0.9", usageType=usage))
+    assert prices(gcp.offers(ON_DEMAND))["g2-standard-4", "us-central1-a"] == before
 
 
 def test_a_line_in_another_unit_does_not_count(gcp: Gcp, project: Project) -> None:
@@ -108,33 +127,70 @@ def test_a_part_of_a_gpu_is_not_offered_as_a_whole_one(gcp: Gcp, project: Projec
     assert (told.instance_type, str(told.gpu)) == ("g4-standard-48", "RTXPRO6000-96")
 
 
-def test_a_spot_machine_costs_what_google_says_of_it(gcp: Gcp) -> None:
+def test_a_spot_machine_costs_what_its_parts_do(gcp: Gcp) -> None:
+    told = {key: usd.quantize(Decimal("1E-9")) for key, usd in prices(gcp.offers(SPOT)).items()}
+    disk = Decimal("0.032") / 730
+    g2 = 4 * Decimal("0.01") + 16 * Decimal("0.001") + Decimal("0.22")
+    assert told["g2-standard-4", "us-central1-a"] == told["g2-standard-4", "us-central1-b"] == g2
+    a3 = 208 * Decimal("0.0088") + 1872 * Decimal("0.0007") + 8 * Decimal("2.3") + 6000 * disk
+    assert told["a3-highgpu-8g", "us-central1-a"] == a3.quantize(Decimal("1E-9"))
+    n1 = 8 * Decimal("0.0063") + 30 * Decimal("0.0008") + Decimal("0.11")
+    assert told["n1-standard-8+nvidia-tesla-t4", "us-central1-a"] == n1
+
+
+def test_the_line_of_a_spot_b200_is_told_by_its_description_alone(gcp: Gcp) -> None:
+    told = one_of(gcp.offers(SPOT), "a4-highgpu-8g", "us-central1-b")
+    whole = 8 * Decimal("4.9542") + 12000 * Decimal("0.032") / 730
+    assert told.usd_per_hour.quantize(Decimal("1E-9")) == whole.quantize(Decimal("1E-9"))
+
+
+@pytest.mark.parametrize("gone", ["Instance Core", "Instance Ram", "T4 GPU attached"])
+def test_a_spot_machine_of_which_a_part_has_no_price_costs_no_less(
+    gcp: Gcp, project: Project, gone: str
+) -> None:
+    project.skus = [
+        sku
+        for sku in project.skus
+        if not ("Spot Preemptible" in sku["description"] and gone in sku["description"])
+    ]
+    assert not [one for one in gcp.offers(SPOT) if one.instance_type.startswith("n1-")]
+
+
+def test_a_part_that_is_told_for_nothing_has_no_price(gcp: Gcp, project: Project) -> None:
+    for sku in project.skus:
+        if sku["description"].startswith("Nvidia Tesla T4 GPU attached to Spot"):
+            expression = sku["pricingInfo"][0]["pricingExpression"]
+            expression["tieredRates"][0]["unitPrice"] = shelf.money("0")
+    assert not [one for one in gcp.offers(SPOT) if one.instance_type.startswith("n1-")]
+
+
+def test_what_the_price_list_lacks_costs_what_google_says_of_the_machine(
+    gcp: Gcp, server_of_google: Google
+) -> None:
     told = list(gcp.offers(SPOT))
-    assert prices(told) == {
-        ("g2-standard-4", "us-central1-a"): Decimal("0.28"),
-        ("g2-standard-4", "us-central1-b"): Decimal("0.28"),
-        ("g2-standard-24", "us-central1-a"): Decimal("0.8"),
-        ("g2-standard-24", "us-central1-b"): Decimal("0.8"),
+    whole = "compute.googleapis.com advice.capacityHistory"
+    assert {key: usd for key, usd in prices(told).items() if one_of(told, *key).source == whole} == {
         ("a2-highgpu-1g", "us-central1-a"): Decimal("1.3"),
-        ("a3-highgpu-8g", "us-central1-a"): Decimal("19.64"),
         ("g2-standard-4", "europe-west4-a"): Decimal("0.31"),
     }
-    offer = one_of(told, "a2-highgpu-1g")
-    assert (offer.market, offer.availability_detail) == (Market.SPOT, "preemptionRate 0.05")
-    assert offer.source == "compute.googleapis.com advice.capacityHistory"
-    assert offer.interruptions_per_hour is None
+    assert {one.source for one in told} == {whole, "cloudbilling.googleapis.com services.skus"}
+    assert {one.interruptions_per_hour for one in told} == {None}
+    asked = server_of_google.asked("compute.advice.capacityHistory")
+    types = sorted(body["instanceProperties"]["machineType"] for body in asked)
+    assert types == ["a2-highgpu-1g", "g2-standard-24", "g2-standard-4"]
+    assert {tuple(body["types"]) for body in asked} == {("PRICE",)}
 
 
 def test_a_spot_price_in_an_unknown_currency_is_left_out(gcp: Gcp, project: Project) -> None:
     project.spot_currency = "XTS"
-    assert list(gcp.offers(SPOT)) == []
+    assert "a2-highgpu-1g" not in {one.instance_type for one in gcp.offers(SPOT)}
 
 
 def test_only_what_is_wanted_is_asked_for(gcp: Gcp, server_of_google: Google) -> None:
     wanted = replace(SPOT, gpus=(GpuWish.parse("L4"),), regions=("europe-west4",))
     assert prices(gcp.offers(wanted)) == {("g2-standard-4", "europe-west4-a"): Decimal("0.31")}
     assert len(server_of_google.asked("compute.advice.capacityHistory")) == 1
-    assert server_of_google.asked("cloudbilling.services.skus.list") == []
+    assert len(server_of_google.asked("cloudbilling.services.skus.list")) == 1
     assert list(gcp.offers(replace(wanted, instance_types=("g2-standard-24",)))) == []
 
 
@@ -245,18 +301,26 @@ class TestWhatIsForbidden:
 
     def test_prices_that_are_forbidden_cost_the_offers_on_demand(self, gcp: Gcp, project: Project) -> None:
         project.disabled = {"cloudbilling"}
-        assert {one.market for one in gcp.offers(ALL)} == {Market.SPOT}
+        told = list(gcp.offers(ALL))
+        assert {one.market for one in told} == {Market.SPOT}
+        assert prices(told)["a3-highgpu-8g", "us-central1-a"] == Decimal("19.64")
 
-    def test_past_prices_that_are_forbidden_cost_the_spot_offers(self, gcp: Gcp, project: Project) -> None:
+    def test_past_prices_that_are_forbidden_cost_what_the_list_lacks(
+        self, gcp: Gcp, project: Project
+    ) -> None:
         project.forbidden = {"compute.advice.capacityHistory"}
-        assert {one.market for one in gcp.offers(ALL)} == {Market.ON_DEMAND}
+        told = {one.instance_type for one in gcp.offers(SPOT)}
+        assert "g2-standard-4" in told
+        assert "a2-highgpu-1g" not in told
 
     def test_one_region_costs_only_its_own_spot_offers(
         self, gcp: Gcp, project: Project, caplog: pytest.LogCaptureFixture
     ) -> None:
         project.forbidden = {"compute.advice.capacityHistory@us-central1"}
         with caplog.at_level(logging.WARNING, logger="gpucloud_gcp"):
-            assert {one.region for one in gcp.offers(SPOT)} == {"europe-west4"}
+            told = gcp.offers(SPOT)
+        assert "a2-highgpu-1g" not in {one.instance_type for one in told}
+        assert "europe-west4" in {one.region for one in told}
         (line,) = caplog.messages
         assert "us-central1" in line
 
@@ -313,7 +377,8 @@ class TestAdvice:
         wanted = [one for one in gcp.offers(ALL) if one.instance_type == "a3-highgpu-8g"]
         assert len(list(gcp.advise(wanted, 4))) == 1
         (asked,) = server_of_google.asked("compute.advice.capacity")
-        assert asked["size"] == 4
+        (past,) = server_of_google.asked("compute.advice.capacityHistory")[-1:]
+        assert (past["types"], asked["size"]) == (["PREEMPTION"], 4)
         assert asked["distributionPolicy"]["zones"] == [{"zone": "zones/us-central1-a"}]
 
     def test_what_there_is_no_quota_for_is_not_asked_about(
@@ -322,6 +387,29 @@ class TestAdvice:
         project.limits = {("", "GPUS_ALL_REGIONS"): 0}
         assert list(gcp.advise(list(gcp.offers(ALL)), 1)) == []
         assert server_of_google.asked("compute.advice.capacity") == []
+
+    def test_attached_gpus_are_asked_about_with_their_machine(
+        self, gcp: Gcp, project: Project, server_of_google: Google
+    ) -> None:
+        name = "n1-standard-8+nvidia-tesla-t4"
+        project.obtainability = {(name, "us-central1-a"): 0.8}
+        wanted = [one for one in gcp.offers(SPOT) if one.instance_type == name]
+        before = len(server_of_google.asked("compute.advice.capacityHistory"))
+        (told,) = gcp.advise(wanted, 1)
+        assert told.availability_detail == "obtainability 0.8, estimatedUptime 3600s"
+        assert len(server_of_google.asked("compute.advice.capacityHistory")) == before
+
+    def test_without_the_rates_it_says_so_and_tells_the_rest(
+        self, gcp: Gcp, project: Project, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wanted = list(gcp.offers(SPOT))
+        project.obtainability = {("g2-standard-4", "us-central1-b"): 0.9}
+        project.forbidden = {"compute.advice.capacityHistory"}
+        with caplog.at_level(logging.WARNING, logger="gpucloud_gcp"):
+            (told,) = gcp.advise(wanted, 1)
+        assert told.availability_detail == "obtainability 0.9, estimatedUptime 3600s"
+        (line,) = caplog.messages
+        assert "compute.advice.capacityHistory" in line
 
     def test_without_the_permission_it_says_so(self, gcp: Gcp, project: Project) -> None:
         project.forbidden = {"compute.advice.capacity"}
