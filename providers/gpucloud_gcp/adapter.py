@@ -85,7 +85,7 @@ class Gcp(PastPrices, Provider):
 
     traits = Traits(
         kind=Kind.VM,
-        markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED}),
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED, Market.RESERVED}),
         reach=Reach.SSH_KEY,
         fuse=Fuse.PROVIDER,
         billing_grain_s=1,
