@@ -181,8 +181,9 @@ class ProviderConformance:
         return provider
 
     def window(self) -> Window:
-        """When conformance would like to reserve."""
-        return Window(timedelta(days=1), utcnow() + timedelta(hours=1), utcnow() + timedelta(days=14))
+        """When conformance would like to reserve; vendors write times without fractions of a second."""
+        now = utcnow().replace(microsecond=0)
+        return Window(timedelta(days=1), now + timedelta(hours=1), now + timedelta(days=14))
 
     @pytest.fixture
     def keeping(self, provider: Provider) -> HasSideResources:

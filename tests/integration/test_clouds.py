@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from gpucloud.model import HostKeySource
+from gpucloud.model import HostKeySource, utcnow
 from tests.harness.acme import Verb
 from tests.harness.books import opened
 from tests.harness.cli import Cli, installation
 from tests.harness.cloud_hosts import CloudHosts, cloud_hosts
 from tests.harness.clouds import RIGS, Rig, configure
+from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.needs_netns
 
@@ -118,6 +119,44 @@ def test_a_command_killed_at_its_call_is_explained_and_finished(
     assert cli("fsck", "--fix", "--yes", env=env).code in {0, 6}
     assert not rig.state.billing()
     assert cli.ok("fsck", "--json", env=env).json["findings"] == []
+
+
+def test_a_machine_waits_unbilled_until_google_has_one(cli: Cli, rigs: dict[str, Rig]) -> None:
+    rig = rigs["gcp"]
+    env = configure(config_of(cli), rig)
+    words = ("--market", "queued", "--wait", "30m", "--max-duration", "2h", "--no-push")
+    process = cli.start("launch", "--name", "x", "--provider", "gcp", *GPUS, *words, env=env)
+    eventually(rig.state.instances)
+    assert process.stderr is not None
+    told = iter(process.stderr.readline, "")
+    assert any("waits for capacity" in line for line in told)
+    assert not rig.state.billing()
+    rig.state.serve_queue()
+    process.communicate()
+    assert process.returncode == 0
+    assert rig.state.billing()
+    assert cli.ok("exec", "x", "--", "echo in", env=env).out == "in\n"
+    cli.ok("down", "x", "--yes", env=env)
+    assert not rig.state.billing()
+
+
+def test_a_block_is_bought_once_and_launched_into_at_google(cli: Cli, rigs: dict[str, Rig]) -> None:
+    rig = rigs["gcp"]
+    rig.state.calendar["a3-highgpu-8g", "us-central1-a"] = utcnow(), 2
+    env = configure(config_of(cli), rig)
+    wanted = ("--provider", "gcp", "--gpu", "H100:8", "--for", "24h", "--start", "0s..1h")
+    (shown,) = cli.ok("reserve", *wanted, "--json", env=env).json["blocks"]
+    for _ in range(2):
+        cli.ok("reserve", *wanted, "--name", "blk", "--buy", "--yes", env=env)
+    (held,) = cli.ok("reservations", "--json", env=env).json["reservations"]
+    assert (held["state"], held["free"], held["usd"]) == ("active", 1, shown["usd"])
+    cli.ok("launch", "--name", "x", "--provider", "gcp", "--reservation", "blk", "--no-push", env=env)
+    assert cli.ok("exec", "x", "--", "echo in", env=env).out == "in\n"
+    (held,) = cli.ok("reservations", "--json", env=env).json["reservations"]
+    assert held["free"] == 0
+    cli.ok("down", "x", "--yes", env=env)
+    findings = cli.ok("fsck", "--json", env=env).json["findings"]
+    assert [finding["kind"] for finding in findings] == ["reserved"]
 
 
 def test_out_of_stock_at_two_clouds_it_is_the_third(cli: Cli, rigs: dict[str, Rig]) -> None:

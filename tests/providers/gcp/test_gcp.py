@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from gpucloud.model import utcnow
 from gpucloud.provider import Provider
 from gpucloud.testing import ProviderConformance
 from gpucloud_gcp import Gcp
 from tests.harness.gcp import Project
+
+
+@pytest.fixture(autouse=True)
+def reservable(project: Project) -> None:
+    project.calendar["a3-highgpu-8g", "us-central1-a"] = utcnow(), 8
 
 
 class TestGcp(ProviderConformance):
