@@ -47,6 +47,7 @@ NOT_KNOWN: Final = {
     "UnrecognizedClientException",
 }
 TOO_OFTEN: Final = {
+    "CapacityBlockDescribeLimitExceeded",
     "EC2ThrottledException",
     "MaxConfigLimitExceeded",
     "RequestLimitExceeded",
@@ -61,11 +62,15 @@ CAPACITY: Final = {
     "InsufficientHostCapacity",
     "InsufficientInstanceCapacity",
     "InsufficientReservedInstanceCapacity",
+    "InvalidCapacityBlockOfferingIdExpired",
+    "InvalidCapacityBlockOfferingIdNotFound",
     "UnfulfillableCapacity",
 }
 NOT_NOW: Final = {
     "InsufficientFreeAddressesInSubnet",
+    "InvalidCapacityReservationState.PendingActivation",
     "InvalidPlacementGroup.Unknown",
+    "ReservationCapacityExceeded",
     "SpotMaxPriceTooLow",
 }
 """What stands against this launch alone; the next may go well."""
@@ -122,6 +127,9 @@ MISMATCH: Final = "IdempotentParameterMismatch"
 GIVE: Final = "aws configure, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 PERMISSIONS: Final = "https://console.aws.amazon.com/iam"
 LAUNCH: Final = "RunInstances"
+MAKING: Final = {LAUNCH, "PurchaseCapacityBlock"}
+"""After a failure on Amazon's side these may have taken effect."""
+
 SERVICES: Final = {
     "AssumeRole": "sts",
     "AssumeRoleWithWebIdentity": "sts",
@@ -230,14 +238,14 @@ def _wrong(where: str, status: int, code: str, words: dict[str, Any], error: Cli
     if code in IN_USE:
         return Rejected(f"{where} refuses it in this state", **words, hint="try again in a minute")
     if status >= 500:
-        unsure = error.operation_name == LAUNCH
+        unsure = error.operation_name in MAKING
         return Unreachable(f"{where} failed on its side", **words, outcome_unknown=unsure)
     return Rejected(f"{where} refused the request", **words)
 
 
 def _is_unsure(error: ClientError) -> bool:
     tries = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-    return error.operation_name == LAUNCH and tries > 0
+    return error.operation_name in MAKING and tries > 0
 
 
 def _allow(error: ClientError) -> str:

@@ -110,13 +110,13 @@ def read(account: Account, wanted: Requirements, regions: Sequence[str]) -> Iter
     raises when none does.
     """
     gaps = Gaps(account.provider)
-    offered = _from_each(
+    offered = from_each(
         account, {region: partial(_zones, account, region, wanted) for region in regions}, gaps
     )
-    kinds = {kind.instance_type: kind for kind in _kinds(account, offered, gaps) if _fits(kind, wanted)}
+    kinds = {kind.instance_type: kind for kind in _kinds(account, offered, gaps) if fits(kind, wanted)}
     sold = {region: zones.keys() & kinds.keys() for region, zones in offered.items()}
     sold = {region: types for region, types in sold.items() if types}
-    terms = _from_each(
+    terms = from_each(
         account,
         {region: partial(_terms, account, region, types, wanted, gaps) for region, types in sold.items()},
         gaps,
@@ -250,7 +250,8 @@ def _spot_price(entry: Any) -> tuple[tuple[str, str], Decimal] | None:
     return ((price.instance_type, price.zone), price.usd) if price.product == LINUX else None
 
 
-def _fits(kind: Kind, wanted: Requirements) -> bool:
+def fits(kind: Kind, wanted: Requirements) -> bool:
+    """Whether an instance type answers the requirements, as far as they are about GPUs and names."""
     if wanted.gpus:
         return any(wish.accepts(kind.gpu, kind.gpu_count) for wish in wanted.gpus)
     return kind.gpu is not None or bool(wanted.instance_types)
@@ -260,7 +261,7 @@ def _sells(wanted: Requirements, market: Market) -> bool:
     return not wanted.markets or market in wanted.markets
 
 
-def _from_each(account: Account, tasks: Mapping[str, Callable[[], T]], gaps: Gaps) -> dict[str, T]:
+def from_each(account: Account, tasks: Mapping[str, Callable[[], T]], gaps: Gaps) -> dict[str, T]:
     """What each region answers. Raises the first failure when none does, and what is no provider's."""
     answers = run_all(tasks)
     good = {region: answer for region, answer in answers.items() if not isinstance(answer, BaseException)}
