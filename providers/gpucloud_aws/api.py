@@ -152,6 +152,25 @@ class PastPrice(Words):
     since: AwareDatetime = Field(alias="Timestamp")
 
 
+class Page(Words):
+    """One page of a reply in JSON."""
+
+    rows: list[Any] = []
+    token: str | None = Field(None, alias="NextToken")
+
+
+class PageOfProducts(Page):
+    """What GetProducts answers: each row is the text of a ``Product``."""
+
+    rows: list[Any] = Field([], alias="PriceList")
+
+
+class PageOfQuotas(Page):
+    """What ListServiceQuotas answers."""
+
+    rows: list[Any] = Field([], alias="Quotas")
+
+
 class _Attributes(Words):
     instance_type: str = Field(alias="instanceType", min_length=1)
     region: str = Field(alias="regionCode", min_length=1)

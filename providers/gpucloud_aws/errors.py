@@ -6,7 +6,8 @@ The codes are of https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import (
@@ -125,6 +126,7 @@ MISMATCH: Final = "IdempotentParameterMismatch"
 """There is an instance of this client token already, and it was asked for in other words."""
 
 GIVE: Final = "aws configure, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+ADDRESS: Final = "https://ec2.us-east-1.amazonaws.com"
 PERMISSIONS: Final = "https://console.aws.amazon.com/iam"
 LAUNCH: Final = "RunInstances"
 MAKING: Final = {LAUNCH, "PurchaseCapacityBlock"}
@@ -141,6 +143,22 @@ SERVICES: Final = {
 """Whose the operations are that are not of EC2, as policies name them."""
 
 ASKED_FOR_HISTORY: Final = "ec2:DescribeInstanceTypes and ec2:DescribeSpotPriceHistory"
+
+
+@contextmanager
+def translated(provider: str, region: str = "", quota: Quota | None = None) -> Iterator[None]:
+    """Inside, what botocore raises is raised in our words. ``quota`` is the one of a launch."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    try:
+        yield
+    except ClientError as error:
+        raise refused(provider, region, error, quota) from error
+    except BotoCoreError as error:
+        raise failed(provider, region, error) from error
+    except (ResponseParserError, ValueError) as error:
+        raise Rows(provider).bad(str(error)) from error
 
 
 def refused(provider: str, region: str, error: ClientError, quota: Quota | None = None) -> ProviderError:
@@ -207,6 +225,15 @@ def failed(provider: str, region: str, error: BotoCoreError) -> GpucloudError:
     # What is left is of looking for credentials: none, half of them, a sign-in that is over.
     return AuthError(
         f"no credentials for {place} can be had", provider=provider, why=why, hint=f"aws sso login, or {GIVE}"
+    )
+
+
+def misconfigured(provider: str, why: str) -> ConfigError:
+    """The settings cannot be meant so."""
+    return ConfigError(
+        f"the settings for {provider} are wrong",
+        why=why,
+        hint=f"gpucloud config show; endpoint_url, if there is one, is like {ADDRESS}",
     )
 
 
