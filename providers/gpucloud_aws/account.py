@@ -13,10 +13,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gpucloud.errors import AuthError, BadReply, ConfigError
+from gpucloud.replies import Rows
 from gpucloud_aws.errors import CAPACITY, GIVE, misconfigured, translated
 from gpucloud_aws.reader import CONNECT_S, READ_S, Reader
 
@@ -107,7 +109,11 @@ class Account:
         """The regions that are open to the account, as EC2 tells them."""
         home = self._core.get_config_variable("region") or HOME
         told = self.reader.ec2(home, "DescribeRegions", {"AllRegions": "false"}, "RegionInfo")
-        return sorted(region["RegionName"] for region in told if "RegionName" in region)
+        opened = sorted(region["RegionName"] for region in told if "RegionName" in region)
+        if not opened:
+            # Nothing would be looked for anywhere, and so nothing found.
+            raise Rows(self.provider).bad(f"{home}: no region is open to the account")
+        return opened
 
     def ec2(self, region: str, *, once: bool = False) -> EC2Client:
         """What asks EC2 in a region; with ``once`` nothing is sent a second time."""
@@ -154,6 +160,8 @@ class Account:
                         service, region_name=region, endpoint_url=self._endpoint, config=config
                     )
                 if service == "ec2":
+                    # All clients share this, and in threads each of them would look for it on the disk.
+                    client.can_paginate("describe_instances")
                     for operation in _STARTING:
                         client.meta.events.register_first(f"needs-retry.ec2.{operation}", _take_the_answer)
                 self._clients[key] = client
@@ -193,14 +201,13 @@ def _names_a_login(file: str) -> bool:
 
 def _is_there(provider: str) -> None:
     """Raises ``ConfigError`` without boto3, which is not installed unless it is asked for."""
-    try:
-        import boto3  # noqa: F401
-    except ImportError as error:
+    # It is not imported, because a listing goes without and would wait for that.
+    if not (find_spec("boto3") and find_spec("botocore")):
         raise ConfigError(
             f"{provider} can be asked for this only with boto3",
-            why=f"it cannot be imported: {error}",
+            why="it is not installed",
             hint="pip install 'gpucloud[aws]'",
-        ) from error
+        )
 
 
 def _moment(told: Any) -> datetime:

@@ -162,13 +162,13 @@ class Page(Words):
 class PageOfProducts(Page):
     """What GetProducts answers: each row is the text of a ``Product``."""
 
-    rows: list[Any] = Field([], alias="PriceList")
+    rows: list[Any] = Field(alias="PriceList")
 
 
 class PageOfQuotas(Page):
     """What ListServiceQuotas answers."""
 
-    rows: list[Any] = Field([], alias="Quotas")
+    rows: list[dict[str, Any]] = Field(alias="Quotas")
 
 
 class _Attributes(Words):

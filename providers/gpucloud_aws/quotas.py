@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from gpucloud.model import Market
@@ -71,6 +72,7 @@ QUOTAS: Final = (
 )
 
 
+@cache
 def quota_of(instance_type: str, market: Market) -> Quota | None:
     """The quota that an instance type is subject to; ``None`` where that is not known."""
     family = instance_type.partition(".")[0]
@@ -88,5 +90,5 @@ def read(account: Account, region: str) -> Mapping[str, Decimal]:
     return {
         quota["QuotaCode"]: Decimal(str(quota["Value"]))
         for quota in told
-        if quota.get("QuotaCode") in codes and "Value" in quota
+        if quota.get("QuotaCode") in codes and isinstance(quota.get("Value"), int | float)
     }

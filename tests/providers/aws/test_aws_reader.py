@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from gpucloud.errors import (
     RateLimited,
     Unreachable,
 )
-from gpucloud.model import Requirements
+from gpucloud.model import Market, Requirements
 from gpucloud.provider import ProviderSettings
 from gpucloud_aws import Aws
 from gpucloud_aws.account import Account
@@ -37,6 +40,8 @@ from tests.providers.aws.conftest import MakeAdapter, an_adapter
 
 ONE = Requirements(markets=(), regions=("us-east-1",), instance_types=("g5.xlarge",))
 
+
+REGIONS = "<DescribeRegionsResponse><regionInfo>{}</regionInfo>{}</DescribeRegionsResponse>"
 
 ASKS: dict[Service, tuple[str, dict[str, str]]] = {
     EC2: ("describe_regions", {}),
@@ -59,6 +64,7 @@ class Recorder:
         self._app = app
         self.requests: list[Request] = []
         self.answers: list[Response] = []
+        self.instead: dict[str, str] = {}
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
@@ -66,6 +72,8 @@ class Recorder:
         self.requests.append(request)
         if self.answers:
             return self.answers.pop(0)(environ, start_response)
+        if text := self.instead.get(request.headers.get("X-Amz-Target", "")):
+            return Response(text)(environ, start_response)
         environ["wsgi.input"] = io.BytesIO(request.get_data())
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer
@@ -211,6 +219,28 @@ def test_the_login_of_a_profile_is_used(served: Served, tmp_path: Path) -> None:
     assert list(Aws(ProviderSettings("aws", tmp_path, table=table, environ=environ)).offers(ONE))
 
 
+def test_a_listing_loads_neither_boto3_nor_the_description_of_a_service(
+    served: Served, tmp_path: Path
+) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+loaded = []
+sys.addaudithook(lambda event, of: event == "open" and "service-2" in str(of[0]) and loaded.append(of[0]))
+from gpucloud.model import Requirements
+from gpucloud.provider import ProviderSettings
+from gpucloud_aws import Aws
+table, environ = {{"endpoint_url": {served.url!r}}}, {{**{LOGIN!r}, "HOME": {str(tmp_path)!r}}}
+assert list(Aws(ProviderSettings("aws", Path("state"), table=table, environ=environ)).offers(Requirements()))
+sys.exit(str([*loaded, *({{"boto3", "httpx"}} & sys.modules.keys())]))
+"""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environ, cwd=tmp_path, stderr=subprocess.PIPE, check=False
+    )
+    assert done.stderr.decode().strip() == "[]"
+
+
 # what is answered
 
 
@@ -219,6 +249,11 @@ def test_the_login_of_a_profile_is_used(served: Served, tmp_path: Path) -> None:
     [
         (200, "<DescribeRegionsResponse", BadReply),
         (200, '{"regions": []}', BadReply),
+        (200, "<html><body>Sign in to the hotel</body></html>", BadReply),
+        (200, "<DescribeRegionsResponse/>", BadReply),
+        (200, REGIONS.format("", ""), BadReply),
+        (200, REGIONS.format("somewhere", ""), BadReply),
+        (200, REGIONS.format("<item>somewhere</item>", ""), BadReply),
         (503, "<html><body>Service Unavailable</body></html>", Unreachable),
         (502, "<html><br></html>", Unreachable),
         (500, "", Unreachable),
@@ -236,11 +271,22 @@ def test_an_answer_that_is_none_is_told_as_what_it_is(
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize("text", ["{}", '{"PriceList": null}', "[]", "prices", '{"PriceList": ["{}"]}'])
+def test_a_price_list_that_is_none_is_not_taken_for_an_empty_one(
+    recorded: tuple[Served, Recorder], tmp_path: Path, text: str
+) -> None:
+    served, recorder = recorded
+    adapter = an_adapter(served, tmp_path)
+    recorder.instead["AWSPriceListService.GetProducts"] = text
+    with pytest.raises(BadReply):
+        list(adapter.offers(replace(ONE, markets=(Market.ON_DEMAND,))))
+
+
 def test_a_page_that_comes_again_and_again_ends_the_reading(
     recorded: tuple[Served, Recorder], tmp_path: Path
 ) -> None:
     served, recorder = recorded
-    page = "<R><regionInfo><item><regionName>a</regionName></item></regionInfo><nextToken>1</nextToken></R>"
+    page = REGIONS.format("<item><regionName>a</regionName></item>", "<nextToken>1</nextToken>")
     recorder.answers = [Response(page) for _ in range(9)]
     with pytest.raises(BadReply, match="cannot be read"):
         an_account(tmp_path, {"endpoint_url": served.url}).opened()
