@@ -286,7 +286,7 @@ class Offering(Words):
     fee: Decimal = Field(alias="UpfrontFee", ge=0, allow_inf_nan=False)
     currency: str = Field(alias="CurrencyCode", pattern="^[A-Z]{3}$")
     tenancy: str = Field("default", alias="Tenancy")
-    segments: tuple[Any, ...] = Field((), alias="CapacityBlockOfferingSegments")
+    segments: tuple[Any, ...] = Field((), alias="CapacityBlockOfferingSegmentSet")
 
 
 class CapacityReservation(Words):

@@ -11,7 +11,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/capacity-blocks-monitor.html
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +24,7 @@ from gpucloud.replies import Rows
 from gpucloud_aws import machines
 from gpucloud_aws.api import CapacityReservation, Offering
 from gpucloud_aws.offers import Gaps, Kind, fits, from_each, kind_of
+from gpucloud_aws.reader import written
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -135,41 +136,38 @@ def _within(
     rates: Rates,
     gaps: Gaps,
 ) -> list[Block]:
-    with account.translated(region):
-        client, rows = account.ec2(region), Rows(account.provider)
-        kinds = [kind for kind in rows.read(kind_of, _types(client, wanted)) if fits(kind, wanted)]
+    kinds = [kind for kind in _kinds(account, region, wanted) if fits(kind, wanted)]
     found: list[Block] = []
     with gaps.noted(region, "Capacity Blocks there are left out"):
         for kind in kinds:
             try:
-                with account.translated(region):
-                    make = partial(_block, account.provider, region, kind, window, rates)
-                    found += Rows(account.provider).read(make, _offerings(client, kind, window, hours))
+                make = partial(_block, account.provider, region, kind, window, rates)
+                found += Rows(account.provider).read(make, _offerings(account, region, kind, window, hours))
             except Rejected as error:
                 # Some types are sold only in racks, which are asked for by another name.
                 log.debug("%s: no blocks of %s: %s", region, kind.instance_type, error.why)
     return found
 
 
-def _types(client: EC2Client, wanted: Requirements) -> Iterator[Any]:
-    filters: list[Any] = [{"Name": "supported-usage-class", "Values": [SOLD_AS]}]
+def _kinds(account: Account, region: str, wanted: Requirements) -> list[Kind]:
+    filters = [{"Name": "supported-usage-class", "Value": [SOLD_AS]}]
     if wanted.instance_types:
         names = [name.lower() for name in wanted.instance_types]
-        filters.append({"Name": "instance-type", "Values": names})
-    pages = client.get_paginator("describe_instance_types").paginate(Filters=filters)
-    return (kind for page in pages for kind in page.get("InstanceTypes", []))
+        filters.append({"Name": "instance-type", "Value": names})
+    told = account.reader.ec2(region, "DescribeInstanceTypes", {"Filter": filters}, "InstanceTypeSet")
+    return Rows(account.provider).read(kind_of, told)
 
 
-def _offerings(client: EC2Client, kind: Kind, window: Window, hours: int) -> Iterable[Any]:
-    pages = client.get_paginator("describe_capacity_block_offerings").paginate(
-        InstanceType=kind.instance_type,
-        InstanceCount=window.nodes,
-        CapacityDurationHours=hours,
-        StartDateRange=window.earliest,
+def _offerings(account: Account, region: str, kind: Kind, window: Window, hours: int) -> Iterator[Any]:
+    asked = {
+        "InstanceType": kind.instance_type,
+        "InstanceCount": str(window.nodes),
+        "CapacityDurationHours": str(hours),
+        "StartDateRange": written(window.earliest),
         # It is the end of the block that lies before this, and a block may be longer than was asked for.
-        EndDateRange=window.latest + timedelta(hours=hours, days=1),
-    )
-    return (offering for page in pages for offering in page.get("CapacityBlockOfferings", []))
+        "EndDateRange": written(window.latest + timedelta(hours=hours, days=1)),
+    }
+    return account.reader.ec2(region, "DescribeCapacityBlockOfferings", asked, "CapacityBlockOfferingSet")
 
 
 def _block(provider: str, region: str, kind: Kind, window: Window, rates: Rates, entry: Any) -> Block | None:

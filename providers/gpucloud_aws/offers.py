@@ -24,6 +24,7 @@ from gpucloud_aws import prices, quotas
 from gpucloud_aws.api import InstanceType, PastPrice
 from gpucloud_aws.errors import forbidden
 from gpucloud_aws.hardware import chips, disk_of
+from gpucloud_aws.reader import written
 from gpucloud_aws.spot_history import LINUX
 from gpucloud_aws.spot_history import SOURCE as SPOT_SOURCE
 
@@ -221,7 +222,7 @@ def _on_demand(provider: str, answer: Usd | BaseException, terms: Mapping[str, T
 
 
 def _spot_prices(account: Account, region: str, types: Set[str]) -> Usd:
-    now = utcnow().isoformat()
+    now = written(utcnow())
     asked = {
         "StartTime": now,
         "EndTime": now,

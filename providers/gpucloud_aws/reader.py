@@ -19,6 +19,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlencode
@@ -246,6 +247,11 @@ class Reader:
             use_fips_endpoint=bool(self._session.get_config_variable("use_fips_endpoint")),
         )
         return str(found["hostname"]) if found else f"{service.host}.{region}.amazonaws.com"
+
+
+def written(moment: datetime) -> str:
+    """A time as EC2 takes it, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _is_passing(error: BaseException) -> bool:
