@@ -7,7 +7,9 @@ DescribeInstanceTypeOfferings, DescribeSpotPriceHistory, DescribeInstances, Desc
 DescribeSecurityGroups, DescribeVolumes, DescribeNetworkInterfaces, DescribePlacementGroups,
 CreateSecurityGroup, AuthorizeSecurityGroupIngress, RunInstances, CreateTags, TerminateInstances,
 StopInstances and StartInstances, and ssm:GetParameter. What else is asked, pricing:GetProducts,
-servicequotas:ListServiceQuotas and ec2:GetSpotPlacementScores, is done without, with a warning.
+servicequotas:ListServiceQuotas and ec2:GetSpotPlacementScores, is done without, with a warning. Who reserves
+must be allowed ec2:DescribeCapacityBlockOfferings, ec2:PurchaseCapacityBlock and
+ec2:DescribeCapacityReservations as well.
 
 - Prices on demand are of GetProducts, those on Spot of DescribeSpotPriceHistory, zone by zone. Whether there
   is capacity EC2 tells only at launch; placement scores, which are rationed, say how likely it is.
@@ -16,6 +18,8 @@ servicequotas:ListServiceQuotas and ec2:GetSpotPlacementScores, is done without,
   Ubuntu for all others. The disk has 100 GiB unless another size is asked for.
 - An instance that shuts itself down is terminated, with its disk. Spot instances are bought once and cannot
   be stopped. Missing capacity comes with status 500, and is not asked for again.
+- Capacity Blocks are paid as a whole when they are bought, and AWS begins to end the instances in one thirty
+  minutes before its end. Those of UltraServers, of several pieces and in Local Zones are left out.
 - Networks are the default ones; where an account has none, there is a VPC ``gpucloud`` in 10.97.0.0/16.
   Clusters stand in a placement group, with one EFA interface each where the type has EFA: more of them would
   take an Elastic IP.
@@ -39,8 +43,8 @@ What Spot instances have cost, zone by zone for 90 days, EC2 tells only to an ac
 allowed ec2:DescribeInstanceTypes and ec2:DescribeSpotPriceHistory.
 
 Without ``--region`` the catalogue is of the regions of the setting ``catalog_regions``, or of four that most
-people want. Not in any of these: Capacity Blocks, Savings Plans, Local and Wavelength Zones, prices on demand
-in China, and what is sold only to order.
+people want. Not in any of these: Savings Plans, Local and Wavelength Zones, prices on demand in China, and
+what is sold only to order. Capacity Blocks are told apart, by ``blocks``.
 Facts as of 2026-11-21.
 """
 

@@ -13,34 +13,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gpucloud.errors import AuthError, BadReply, ConfigError
 from gpucloud.replies import Rows
-from gpucloud_aws.errors import CAPACITY, GIVE, failed, refused
+from gpucloud_aws.errors import CAPACITY, GIVE, misconfigured, translated
+from gpucloud_aws.reader import CONNECT_S, READ_S, Reader
 
 if TYPE_CHECKING:
     import boto3
+    from botocore.credentials import Credentials
+    from botocore.session import Session
     from types_boto3_ec2 import EC2Client
-    from types_boto3_pricing import PricingClient
-    from types_boto3_service_quotas import ServiceQuotasClient
     from types_boto3_ssm import SSMClient
 
     from gpucloud.provider import ProviderSettings
     from gpucloud_aws.quotas import Quota
 
-CONNECT_S: Final = 5
-READ_S: Final = 30
 ATTEMPTS: Final = 4
 """How often a request is made in all, unless the person has told AWS's tools otherwise."""
 
 CONNECTIONS: Final = 32
 """How many threads may ask one service of one region at once without waiting for each other."""
-
-ADDRESS: Final = "https://ec2.us-east-1.amazonaws.com"
-PRICES_AT: Final = "us-east-1"
-"""The price list of all commercial regions is served from here."""
 
 HOME: Final = "us-east-1"
 """Who is asked which regions there are, unless the person's own settings name a region."""
@@ -78,7 +74,7 @@ def has_login(settings: ProviderSettings) -> bool:
 
 
 class Account:
-    """Makes clients for one account, which may be used in threads, and translates what they raise.
+    """Makes a reader and clients for one account, for use in threads, and translates what clients raise.
 
     Raises ``ConfigError`` when boto3 or the profile is not there.
     """
@@ -91,47 +87,37 @@ class Account:
         self._lock = threading.Lock()
         _is_there(self.provider)
         with self._set_up():
-            self._session = _session(settings)
+            self._core = _session(settings)
+        self._boto: boto3.Session | None = None
+        self._found: Credentials | None = None
+        self.reader = Reader(self.provider, self._core, self._credentials, settings.environ, self._endpoint)
 
     def check(self, why: str = "what is sold and rented is told only to who has an account") -> None:
         """Raises ``AuthError`` when there are no credentials, or none can be had."""
         with self.translated():
-            if self._session.get_credentials() is None:
-                raise AuthError(
-                    f"there are no credentials for {self.provider}",
-                    provider=self.provider,
-                    why=why,
-                    hint=GIVE,
-                )
+            self._credentials(why)
 
     def regions(self) -> list[list[str]]:
         """The regions that boto3 knows: first those that most accounts are of, then China's and the others.
 
         No account can be used in the regions of two of these lists.
         """
-        partitions = self._session.get_available_partitions()
-        return [self._session.get_available_regions("ec2", partition) for partition in partitions]
+        partitions = self._core.get_available_partitions()
+        return [self._core.get_available_regions("ec2", partition) for partition in partitions]
 
     def opened(self) -> list[str]:
         """The regions that are open to the account, as EC2 tells them."""
-        home = self._session.region_name or HOME
-        with self.translated(home):
-            told = self.ec2(home).describe_regions(AllRegions=False)["Regions"]
-            return sorted(region["RegionName"] for region in told if "RegionName" in region)
+        home = self._core.get_config_variable("region") or HOME
+        told = self.reader.ec2(home, "DescribeRegions", {"AllRegions": "false"}, "RegionInfo")
+        opened = sorted(region["RegionName"] for region in told if "RegionName" in region)
+        if not opened:
+            # Nothing would be looked for anywhere, and so nothing found.
+            raise Rows(self.provider).bad(f"{home}: no region is open to the account")
+        return opened
 
     def ec2(self, region: str, *, once: bool = False) -> EC2Client:
         """What asks EC2 in a region; with ``once`` nothing is sent a second time."""
         client: EC2Client = self._client("ec2", region, once)
-        return client
-
-    def quotas(self, region: str) -> ServiceQuotasClient:
-        """What asks for the quotas in a region."""
-        client: ServiceQuotasClient = self._client("service-quotas", region)
-        return client
-
-    def prices(self) -> PricingClient:
-        """What asks for prices, of all regions."""
-        client: PricingClient = self._client("pricing", PRICES_AT)
         return client
 
     def parameters(self, region: str) -> SSMClient:
@@ -142,22 +128,21 @@ class Account:
     @contextmanager
     def translated(self, region: str = "", quota: Quota | None = None) -> Iterator[None]:
         """Inside, what boto3 raises is raised in our words."""
-        from botocore.exceptions import BotoCoreError, ClientError
-        from botocore.parsers import ResponseParserError
-
-        try:
+        with translated(self.provider, region, quota):
             yield
-        except ClientError as error:
-            raise refused(self.provider, region, error, quota) from error
-        except BotoCoreError as error:
-            raise failed(self.provider, region, error) from error
-        except (ResponseParserError, ValueError) as error:
-            raise Rows(self.provider).bad(str(error)) from error
 
-    def _client(
-        self, service: Literal["ec2", "service-quotas", "pricing", "ssm"], region: str, once: bool = False
-    ) -> Any:
+    def _credentials(self, why: str = "nobody can be asked without any") -> Credentials:
+        with self._lock:
+            self._found = self._found or self._core.get_credentials()
+        if self._found is None:
+            raise AuthError(
+                f"there are no credentials for {self.provider}", provider=self.provider, why=why, hint=GIVE
+            )
+        return self._found
+
+    def _client(self, service: Literal["ec2", "ssm"], region: str, once: bool = False) -> Any:
         """Connects to nothing yet."""
+        import boto3
         from botocore.config import Config
 
         key = (service, region, once)
@@ -170,10 +155,13 @@ class Account:
                     retries={"total_max_attempts": 1} if once else None,
                 )
                 with self._set_up():
-                    client = self._session.client(
+                    self._boto = self._boto or boto3.Session(botocore_session=self._core)
+                    client = self._boto.client(
                         service, region_name=region, endpoint_url=self._endpoint, config=config
                     )
                 if service == "ec2":
+                    # All clients share this, and in threads each of them would look for it on the disk.
+                    client.can_paginate("describe_instances")
                     for operation in _STARTING:
                         client.meta.events.register_first(f"needs-retry.ec2.{operation}", _take_the_answer)
                 self._clients[key] = client
@@ -186,11 +174,7 @@ class Account:
             with self.translated():
                 yield
         except BadReply as error:
-            raise ConfigError(
-                f"the settings for {self.provider} are wrong",
-                why=error.why,
-                hint=f"gpucloud config show; endpoint_url, if there is one, is like {ADDRESS}",
-            ) from error
+            raise misconfigured(self.provider, error.why) from error
 
 
 def _take_the_answer(response: Any, **_: Any) -> None:
@@ -217,14 +201,13 @@ def _names_a_login(file: str) -> bool:
 
 def _is_there(provider: str) -> None:
     """Raises ``ConfigError`` without boto3, which is not installed unless it is asked for."""
-    try:
-        import boto3  # noqa: F401
-    except ImportError as error:
+    # It is not imported, because a listing goes without and would wait for that.
+    if not (find_spec("boto3") and find_spec("botocore")):
         raise ConfigError(
             f"{provider} can be asked for this only with boto3",
-            why=f"it cannot be imported: {error}",
+            why="it is not installed",
             hint="pip install 'gpucloud[aws]'",
-        ) from error
+        )
 
 
 def _moment(told: Any) -> datetime:
@@ -238,8 +221,7 @@ def _moment(told: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _session(settings: ProviderSettings) -> boto3.Session:
-    import boto3
+def _session(settings: ProviderSettings) -> Session:
     import botocore.session
     from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES, ConfigChainFactory
     from botocore.credentials import EnvProvider
@@ -257,4 +239,6 @@ def _session(settings: ProviderSettings) -> boto3.Session:
         links = core.get_component("credential_provider")
         links.insert_after(EnvProvider.METHOD, EnvProvider(environ))
         links.remove(EnvProvider.METHOD)  # Of two it removes the first.
-    return boto3.Session(botocore_session=core)
+    # Only now it is told that there is no such profile.
+    core.get_scoped_config()
+    return core

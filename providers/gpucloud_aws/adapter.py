@@ -8,7 +8,17 @@ from contextlib import suppress
 from typing import Final
 
 from gpucloud.errors import AuthError, NotFound
-from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements, SideResource
+from gpucloud.model import (
+    Block,
+    Instance,
+    InstanceRef,
+    Market,
+    Offer,
+    Requirements,
+    Reservation,
+    SideResource,
+    Window,
+)
 from gpucloud.provider import (
     Fuse,
     Kind,
@@ -46,6 +56,7 @@ class Aws(Catalog, Provider):
 
     The fuse is B: launched so that a shutdown terminates, an instance that powers itself off is gone, with
     its disk, and it needs no credential for that. A Spot instance is bought once, and cannot be stopped.
+    Capacity Blocks are reserved, and launched into once they have begun.
     """
 
     traits = Traits(
@@ -88,6 +99,26 @@ class Aws(Catalog, Provider):
         from gpucloud_aws import advice
 
         return advice.read(self._account, offers, nodes, self.bands)
+
+    def blocks(self, wanted: Requirements, window: Window) -> Iterable[Block]:
+        """The Capacity Blocks that are sold in the regions that ``offers`` is of."""
+        from gpucloud_aws import blocks
+
+        self._account.check()
+        return blocks.sold(self._account, wanted, window, self._asked(wanted), self.settings.rates)
+
+    def reserve(self, block: Block, spec: LaunchSpec) -> Reservation:
+        """Buy a Capacity Block, which is paid as a whole; the request is sent once."""
+        from gpucloud_aws import blocks
+
+        return blocks.buy(self._account, block, spec)
+
+    def reservations(self) -> Iterable[Reservation]:
+        """All Capacity Blocks with our tag, in every region of the account."""
+        from gpucloud_aws import blocks
+
+        self._account.check()
+        return blocks.bought(self._account)
 
     def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
         """Launch one instance; the client token makes a second call of the same launch harmless."""

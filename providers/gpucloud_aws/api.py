@@ -152,6 +152,25 @@ class PastPrice(Words):
     since: AwareDatetime = Field(alias="Timestamp")
 
 
+class Page(Words):
+    """One page of a reply in JSON."""
+
+    rows: list[Any] = []
+    token: str | None = Field(None, alias="NextToken")
+
+
+class PageOfProducts(Page):
+    """What GetProducts answers: each row is the text of a ``Product``."""
+
+    rows: list[Any] = Field(alias="PriceList")
+
+
+class PageOfQuotas(Page):
+    """What ListServiceQuotas answers."""
+
+    rows: list[dict[str, Any]] = Field(alias="Quotas")
+
+
 class _Attributes(Words):
     instance_type: str = Field(alias="instanceType", min_length=1)
     region: str = Field(alias="regionCode", min_length=1)
@@ -253,6 +272,40 @@ class Machine(Words):
         """Where the world reaches it: by IPv4 if it can, else by IPv6."""
         ipv6 = (each.address for interface in self.interfaces for each in interface.ipv6)
         return self.public_address or next(ipv6, None)
+
+
+class Offering(Words):
+    """A Capacity Block that is sold, as DescribeCapacityBlockOfferings tells it. ``fee`` is for all of it."""
+
+    id: str = Field(alias="CapacityBlockOfferingId", min_length=1)
+    instance_type: str = Field(alias="InstanceType", min_length=1)
+    nodes: int = Field(alias="InstanceCount", gt=0)
+    zone: str = Field(alias="AvailabilityZone", min_length=1)
+    starts_at: AwareDatetime = Field(alias="StartDate")
+    ends_at: AwareDatetime = Field(alias="EndDate")
+    fee: Decimal = Field(alias="UpfrontFee", ge=0, allow_inf_nan=False)
+    currency: str = Field(alias="CurrencyCode", pattern="^[A-Z]{3}$")
+    tenancy: str = Field("default", alias="Tenancy")
+    segments: tuple[Any, ...] = Field((), alias="CapacityBlockOfferingSegmentSet")
+
+
+class CapacityReservation(Words):
+    """A Capacity Block that was bought, as DescribeCapacityReservations tells it."""
+
+    id: str = Field(alias="CapacityReservationId", min_length=1)
+    state: str = Field(alias="State")
+    instance_type: str = Field(alias="InstanceType", min_length=1)
+    nodes: int = Field(alias="TotalInstanceCount")
+    zone: str = Field(alias="AvailabilityZone")
+    free: int | None = Field(default=None, alias="AvailableInstanceCount")
+    starts_at: AwareDatetime | None = Field(None, alias="StartDate")
+    ends_at: AwareDatetime | None = Field(None, alias="EndDate")
+    tagged: tuple[_Tag, ...] = Field((), alias="Tags")
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags by their keys."""
+        return {tag.key: tag.value for tag in self.tagged}
 
 
 class _Ebs(Words):

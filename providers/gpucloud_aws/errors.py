@@ -6,7 +6,8 @@ The codes are of https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import (
@@ -47,6 +48,7 @@ NOT_KNOWN: Final = {
     "UnrecognizedClientException",
 }
 TOO_OFTEN: Final = {
+    "CapacityBlockDescribeLimitExceeded",
     "EC2ThrottledException",
     "MaxConfigLimitExceeded",
     "RequestLimitExceeded",
@@ -61,11 +63,15 @@ CAPACITY: Final = {
     "InsufficientHostCapacity",
     "InsufficientInstanceCapacity",
     "InsufficientReservedInstanceCapacity",
+    "InvalidCapacityBlockOfferingIdExpired",
+    "InvalidCapacityBlockOfferingIdNotFound",
     "UnfulfillableCapacity",
 }
 NOT_NOW: Final = {
     "InsufficientFreeAddressesInSubnet",
+    "InvalidCapacityReservationState.PendingActivation",
     "InvalidPlacementGroup.Unknown",
+    "ReservationCapacityExceeded",
     "SpotMaxPriceTooLow",
 }
 """What stands against this launch alone; the next may go well."""
@@ -120,8 +126,12 @@ MISMATCH: Final = "IdempotentParameterMismatch"
 """There is an instance of this client token already, and it was asked for in other words."""
 
 GIVE: Final = "aws configure, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+ADDRESS: Final = "https://ec2.us-east-1.amazonaws.com"
 PERMISSIONS: Final = "https://console.aws.amazon.com/iam"
 LAUNCH: Final = "RunInstances"
+MAKING: Final = {LAUNCH, "PurchaseCapacityBlock"}
+"""After a failure on Amazon's side these may have taken effect."""
+
 SERVICES: Final = {
     "AssumeRole": "sts",
     "AssumeRoleWithWebIdentity": "sts",
@@ -133,6 +143,22 @@ SERVICES: Final = {
 """Whose the operations are that are not of EC2, as policies name them."""
 
 ASKED_FOR_HISTORY: Final = "ec2:DescribeInstanceTypes and ec2:DescribeSpotPriceHistory"
+
+
+@contextmanager
+def translated(provider: str, region: str = "", quota: Quota | None = None) -> Iterator[None]:
+    """Inside, what botocore raises is raised in our words. ``quota`` is the one of a launch."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    try:
+        yield
+    except ClientError as error:
+        raise refused(provider, region, error, quota) from error
+    except BotoCoreError as error:
+        raise failed(provider, region, error) from error
+    except (ResponseParserError, ValueError) as error:
+        raise Rows(provider).bad(str(error)) from error
 
 
 def refused(provider: str, region: str, error: ClientError, quota: Quota | None = None) -> ProviderError:
@@ -202,6 +228,15 @@ def failed(provider: str, region: str, error: BotoCoreError) -> GpucloudError:
     )
 
 
+def misconfigured(provider: str, why: str) -> ConfigError:
+    """The settings cannot be meant so."""
+    return ConfigError(
+        f"the settings for {provider} are wrong",
+        why=why,
+        hint=f"gpucloud config show; endpoint_url, if there is one, is like {ADDRESS}",
+    )
+
+
 def forbidden(error: ProviderError) -> str | None:
     """The permission that is missing, when the credentials are good; ``None`` for any other failure."""
     operation = getattr(error.__cause__, "operation_name", None)
@@ -230,14 +265,14 @@ def _wrong(where: str, status: int, code: str, words: dict[str, Any], error: Cli
     if code in IN_USE:
         return Rejected(f"{where} refuses it in this state", **words, hint="try again in a minute")
     if status >= 500:
-        unsure = error.operation_name == LAUNCH
+        unsure = error.operation_name in MAKING
         return Unreachable(f"{where} failed on its side", **words, outcome_unknown=unsure)
     return Rejected(f"{where} refused the request", **words)
 
 
 def _is_unsure(error: ClientError) -> bool:
     tries = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-    return error.operation_name == LAUNCH and tries > 0
+    return error.operation_name in MAKING and tries > 0
 
 
 def _allow(error: ClientError) -> str:

@@ -36,7 +36,8 @@ def run(account: Account, region: str, offer: Offer, spec: LaunchSpec) -> Machin
     image = images.find(account, region, kind, spec.image)
     together = spec.nodes > 1
     place = network.prepare(account, region, offer.zone, spec.ssh_from, together=together)
-    clustered = together and "cluster" in kind.groups.supported
+    # A block has its instances close to each other, and takes no group.
+    clustered = together and offer.market is not Market.RESERVED and "cluster" in kind.groups.supported
     group = groups.ensure(account, region, spec) if clustered else None
     request = _request(offer, spec, kind, image, place, group)
     quota = quota_of(offer.instance_type, offer.market)
@@ -115,6 +116,11 @@ def _request(
         if spec.max_usd_per_hour is not None:
             options["MaxPrice"] = f"{spec.max_usd_per_hour:f}"
         request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
+    if offer.market is Market.RESERVED:
+        request["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
+        request["CapacityReservationSpecification"] = {
+            "CapacityReservationTarget": {"CapacityReservationId": spec.reservation}
+        }
     # Made piece by piece, it has the shape that the stubs describe.
     return request  # type: ignore[return-value]
 

@@ -35,6 +35,9 @@ STATES: Final[Mapping[str, InstanceState]] = {
     "shutting-down": InstanceState.TERMINATING,
     "terminated": InstanceState.TERMINATED,
 }
+MARKETS: Final[Mapping[str, Market]] = {"spot": Market.SPOT, "capacity-block": Market.RESERVED}
+"""How an instance was bought, by its lifecycle; one on demand has none."""
+
 TAKEN_BACK: Final = {"Server.SpotInstanceShutdown", "Server.SpotInstanceTermination"}
 """Why an instance ended when it was EC2 that ended it."""
 
@@ -101,7 +104,7 @@ def to_instance(provider: str, region: str, machine: Machine) -> Instance:
         ),
         created_at=machine.launched_at and machine.launched_at.astimezone(UTC),
         instance_type=machine.instance_type,
-        market=Market.SPOT if machine.lifecycle == "spot" else Market.ON_DEMAND,
+        market=MARKETS.get(machine.lifecycle or "", Market.ON_DEMAND),
         interrupted=machine.reason.code in TAKEN_BACK,
         expires_at=told.expires_at,
     )

@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from gpucloud.errors import AuthError, NotFound, ProviderError
 from gpucloud.model import Availability, Gpu, Market, Offer, Requirements, utcnow
-from gpucloud.parallel import run_all
+from gpucloud.parallel import results, run_all
 from gpucloud.replies import Rows
 from gpucloud_aws import prices, quotas
 from gpucloud_aws.api import InstanceType, PastPrice
 from gpucloud_aws.errors import forbidden
 from gpucloud_aws.hardware import chips, disk_of
+from gpucloud_aws.reader import written
 from gpucloud_aws.spot_history import LINUX
 from gpucloud_aws.spot_history import SOURCE as SPOT_SOURCE
 
 if TYPE_CHECKING:
-    from types_boto3_ec2 import EC2Client
-
     from gpucloud_aws.account import Account
 
 log = logging.getLogger(__name__)
@@ -110,18 +109,28 @@ def read(account: Account, wanted: Requirements, regions: Sequence[str]) -> Iter
     raises when none does.
     """
     gaps = Gaps(account.provider)
-    offered = _from_each(
+    offered = from_each(
         account, {region: partial(_zones, account, region, wanted) for region in regions}, gaps
     )
-    kinds = {kind.instance_type: kind for kind in _kinds(account, offered, gaps) if _fits(kind, wanted)}
+    kinds = {kind.instance_type: kind for kind in _kinds(account, offered, gaps) if fits(kind, wanted)}
     sold = {region: zones.keys() & kinds.keys() for region, zones in offered.items()}
     sold = {region: types for region, types in sold.items() if types}
-    terms = _from_each(
-        account,
-        {region: partial(_terms, account, region, types, wanted, gaps) for region, types in sold.items()},
-        gaps,
-    )
-    on_demand = _on_demand(account, kinds, sold, terms, gaps) if _sells(wanted, Market.ON_DEMAND) else {}
+    asked: dict[str, Callable[[], Any]] = {
+        "terms": partial(
+            from_each,
+            account,
+            {region: partial(_terms, account, region, types, wanted, gaps) for region, types in sold.items()},
+            gaps,
+        )
+    }
+    if _sells(wanted, Market.ON_DEMAND):
+        on_sale = {
+            region: {name for name in types if kinds[name].on_demand} for region, types in sold.items()
+        }
+        asked["prices"] = partial(prices.read, account, on_sale)
+    answers = run_all(asked)
+    terms: Mapping[str, Terms] = results({"terms": answers["terms"]})["terms"]
+    on_demand = _on_demand(account.provider, answers.get("prices", {}), terms, gaps)
     gaps.tell()
     for region, told in terms.items():
         here = ((kinds[name], zone) for name in sorted(sold[region]) for zone in offered[region][name])
@@ -151,17 +160,13 @@ def kind_of(entry: Any) -> Kind | None:
 def _zones(account: Account, region: str, wanted: Requirements) -> Zones:
     names = [name.lower() for name in wanted.instance_types] or list(ACCELERATED)
     zones: dict[str, list[str]] = {}
-    with account.translated(region):
-        pages = (
-            account.ec2(region)
-            .get_paginator("describe_instance_type_offerings")
-            .paginate(LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": names}])
-        )
-        for page in pages:
-            for offering in page.get("InstanceTypeOfferings", []):
-                zone = offering.get("Location", "")
-                if zone[:-1] == region:
-                    zones.setdefault(offering.get("InstanceType", ""), []).append(zone)
+    asked = {"LocationType": "availability-zone", "Filter": [{"Name": "instance-type", "Value": names}]}
+    for offering in account.reader.ec2(
+        region, "DescribeInstanceTypeOfferings", asked, "InstanceTypeOfferingSet"
+    ):
+        zone = offering.get("Location", "")
+        if zone[:-1] == region:
+            zones.setdefault(offering.get("InstanceType", ""), []).append(zone)
     return zones
 
 
@@ -186,71 +191,53 @@ def _kinds(account: Account, offered: Mapping[str, Zones], gaps: Gaps) -> list[K
 
 
 def _described(account: Account, region: str, names: Sequence[str]) -> list[Kind]:
-    with account.translated(region):
-        pages = (
-            account.ec2(region)
-            .get_paginator("describe_instance_types")
-            .paginate(
-                InstanceTypes=names,  # type: ignore[arg-type] # The stubs list those that they know.
-            )
-        )
-        return Rows(account.provider).read(
-            kind_of, (kind for page in pages for kind in page["InstanceTypes"])
-        )
+    asked = {"InstanceType": list(names)}
+    told = account.reader.ec2(region, "DescribeInstanceTypes", asked, "InstanceTypeSet")
+    return Rows(account.provider).read(kind_of, told)
 
 
 def _terms(account: Account, region: str, types: Set[str], wanted: Requirements, gaps: Gaps) -> Terms:
     spot: Usd = {}
     if _sells(wanted, Market.SPOT):
-        with gaps.noted(region, "Spot offers there are left out"), account.translated(region):
-            rows = Rows(account.provider)
-            spot = dict(rows.read(_spot_price, _spot_prices(account.ec2(region), types)))
+        with gaps.noted(region, "Spot offers there are left out"):
+            spot = _spot_prices(account, region, types)
     allowed: Mapping[str, Decimal] = {}
-    with gaps.noted(region, "whether the quotas there suffice is not known"), account.translated(region):
-        allowed = quotas.read(account.quotas(region))
+    with gaps.noted(region, "whether the quotas there suffice is not known"):
+        allowed = quotas.read(account, region)
     return Terms(spot, allowed)
 
 
-def _on_demand(
-    account: Account,
-    kinds: Mapping[str, Kind],
-    sold: Mapping[str, Set[str]],
-    terms: Mapping[str, Terms],
-    gaps: Gaps,
-) -> Usd:
-    types = {region: {name for name in sold[region] if kinds[name].on_demand} for region in terms}
+def _on_demand(provider: str, answer: Usd | BaseException, terms: Mapping[str, Terms], gaps: Gaps) -> Usd:
+    """What the price list has answered; without it there is still Spot. Raises when there is not."""
+    if not isinstance(answer, BaseException):
+        return answer
     without = "on-demand offers are left out"
-    try:
-        with gaps.noted("the price list", without):
-            return prices.read(account, types)
-    except ProviderError as error:
+    if not isinstance(answer, ProviderError):
+        raise answer
+    if not gaps.note(answer, "the price list", without):
         if not any(told.spot for told in terms.values()):
-            raise
-        log.warning("%s: %s: %s (%s)", account.provider, without, error.message, error.why)
+            raise answer
+        log.warning("%s: %s: %s (%s)", provider, without, answer.message, answer.why)
     return {}
 
 
-def _spot_prices(client: EC2Client, types: Set[str]) -> Sequence[Any]:
-    now = utcnow()
-    pages = client.get_paginator("describe_spot_price_history").paginate(
-        StartTime=now,
-        EndTime=now,
-        InstanceTypes=sorted(types),  # type: ignore[arg-type] # The stubs list those that they know.
-        ProductDescriptions=[LINUX],
-    )
+def _spot_prices(account: Account, region: str, types: Set[str]) -> Usd:
+    now = written(utcnow())
+    asked = {
+        "StartTime": now,
+        "EndTime": now,
+        "InstanceType": sorted(types),
+        "ProductDescription": [LINUX],
+    }
+    told = account.reader.ec2(region, "DescribeSpotPriceHistory", asked, "SpotPriceHistorySet")
+    prices = Rows(account.provider).read(PastPrice.model_validate, told)
     # Of several the newest holds, so it comes last.
-    return sorted(
-        (price for page in pages for price in page.get("SpotPriceHistory", [])),
-        key=lambda price: price["Timestamp"],
-    )
+    prices.sort(key=lambda price: price.since)
+    return {(price.instance_type, price.zone): price.usd for price in prices if price.product == LINUX}
 
 
-def _spot_price(entry: Any) -> tuple[tuple[str, str], Decimal] | None:
-    price = PastPrice.model_validate(entry)
-    return ((price.instance_type, price.zone), price.usd) if price.product == LINUX else None
-
-
-def _fits(kind: Kind, wanted: Requirements) -> bool:
+def fits(kind: Kind, wanted: Requirements) -> bool:
+    """Whether an instance type answers the requirements, as far as they are about GPUs and names."""
     if wanted.gpus:
         return any(wish.accepts(kind.gpu, kind.gpu_count) for wish in wanted.gpus)
     return kind.gpu is not None or bool(wanted.instance_types)
@@ -260,7 +247,7 @@ def _sells(wanted: Requirements, market: Market) -> bool:
     return not wanted.markets or market in wanted.markets
 
 
-def _from_each(account: Account, tasks: Mapping[str, Callable[[], T]], gaps: Gaps) -> dict[str, T]:
+def from_each(account: Account, tasks: Mapping[str, Callable[[], T]], gaps: Gaps) -> dict[str, T]:
     """What each region answers. Raises the first failure when none does, and what is no provider's."""
     answers = run_all(tasks)
     good = {region: answer for region, answer in answers.items() if not isinstance(answer, BaseException)}

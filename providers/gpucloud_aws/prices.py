@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.parallel import results, run_all
 from gpucloud.replies import Rows
-from gpucloud_aws.api import Product
+from gpucloud_aws.api import PageOfProducts, Product
+from gpucloud_aws.reader import PRICING
 
 if TYPE_CHECKING:
-    from types_boto3_pricing import PricingClient
-    from types_boto3_pricing.type_defs import FilterTypeDef
-
     from gpucloud_aws.account import Account
 
 SOURCE: Final = "pricing:GetProducts"
+PRICES_AT: Final = "us-east-1"
+"""The price list of all commercial regions is served from here."""
+
 PAGES: Final = 12
 """How many pages all Linux instance types of a region take, about."""
 
@@ -41,8 +42,7 @@ def read(account: Account, types: Mapping[str, Set[str]]) -> Mapping[tuple[str, 
     """Dollars for an hour by instance type and region. Raises what a read over the network raises."""
     queries = _queries(types)
     shares = {first: queries[first::AT_ONCE] for first in range(min(AT_ONCE, len(queries)))}
-    client = account.prices()
-    answers = run_all({first: partial(_asked, account, client, share) for first, share in shares.items()})
+    answers = run_all({first: partial(_asked, account, share) for first, share in shares.items()})
     wanted = {(name, region) for region, names in types.items() for name in names}
     usd: dict[tuple[str, str], Decimal] = {}
     for told in results(answers).values():
@@ -62,21 +62,18 @@ def _queries(types: Mapping[str, Set[str]]) -> Sequence[Mapping[str, str]]:
     return [{"instanceType": name, **within} for name in names]
 
 
-def _asked(
-    account: Account, client: PricingClient, queries: Sequence[Mapping[str, str]]
-) -> list[tuple[tuple[str, str], Decimal]]:
-    with account.translated():
-        return Rows(account.provider).read(_price, _products(client, queries))
+def _asked(account: Account, queries: Sequence[Mapping[str, str]]) -> list[tuple[tuple[str, str], Decimal]]:
+    return Rows(account.provider).read(_price, _products(account, queries))
 
 
-def _products(client: PricingClient, queries: Sequence[Mapping[str, str]]) -> Iterator[Any]:
+def _products(account: Account, queries: Sequence[Mapping[str, str]]) -> Iterator[Any]:
     for query in queries:
-        filters: list[FilterTypeDef] = [
+        filters = [
             {"Type": "TERM_MATCH", "Field": name, "Value": value}
             for name, value in {**WANTED, **query}.items()
         ]
-        pages = client.get_paginator("get_products").paginate(ServiceCode="AmazonEC2", Filters=filters)
-        yield from (product for page in pages for product in page.get("PriceList", []))
+        asked = {"ServiceCode": "AmazonEC2", "Filters": filters, "FormatVersion": "aws_v1"}
+        yield from account.reader.json(PRICING, PRICES_AT, "GetProducts", asked, PageOfProducts)
 
 
 def _price(text: str) -> tuple[tuple[str, str], Decimal] | None:

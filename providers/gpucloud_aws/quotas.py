@@ -8,17 +8,21 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from gpucloud.model import Market
 
 if TYPE_CHECKING:
-    from types_boto3_service_quotas import ServiceQuotasClient
+    from gpucloud_aws.account import Account
 
 SERVICE: Final = "ec2"
+PAGE: Final = 100
+"""The most that a page may have."""
+
 PERMISSION: Final = "servicequotas:ListServiceQuotas"
 
 
@@ -68,6 +72,7 @@ QUOTAS: Final = (
 )
 
 
+@cache
 def quota_of(instance_type: str, market: Market) -> Quota | None:
     """The quota that an instance type is subject to; ``None`` where that is not known."""
     family = instance_type.partition(".")[0]
@@ -75,14 +80,15 @@ def quota_of(instance_type: str, market: Market) -> Quota | None:
     return next(fitting, None)
 
 
-def read(client: ServiceQuotasClient) -> Mapping[str, Decimal]:
-    """How many vCPUs each quota allows in the region of ``client``, by its code."""
-    codes = {quota.code for quota in QUOTAS}
-    return {code: vcpus for code, vcpus in _told(client) if code in codes}
+def read(account: Account, region: str) -> Mapping[str, Decimal]:
+    """How many vCPUs each quota allows in a region, by its code."""
+    from gpucloud_aws import reader
+    from gpucloud_aws.api import PageOfQuotas
 
-
-def _told(client: ServiceQuotasClient) -> Iterator[tuple[str, Decimal]]:
-    for page in client.get_paginator("list_service_quotas").paginate(ServiceCode=SERVICE):
-        for quota in page.get("Quotas", []):
-            if "Value" in quota and "QuotaCode" in quota:
-                yield quota["QuotaCode"], Decimal(str(quota["Value"]))
+    codes, asked = {quota.code for quota in QUOTAS}, {"ServiceCode": SERVICE, "MaxResults": PAGE}
+    told = account.reader.json(reader.QUOTAS, region, "ListServiceQuotas", asked, PageOfQuotas)
+    return {
+        quota["QuotaCode"]: Decimal(str(quota["Value"]))
+        for quota in told
+        if quota.get("QuotaCode") in codes and isinstance(quota.get("Value"), int | float)
+    }

@@ -25,7 +25,7 @@ from tests.harness.aws.server import SCOPE
 from tests.harness.aws.wire import reply
 
 COMPRESSES: Final = False
-"""boto3 asks for replies as they are."""
+"""botocore's connections ask for replies as they are."""
 
 FAMILIES: Final = ("dl*", "g*", "inf*", "p*", "trn*")
 REGIONS: Final = tuple(region.name for region in RegionsAndZonesBackend.regions)

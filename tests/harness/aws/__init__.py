@@ -11,7 +11,19 @@ All requests, and the replies that are ours, are checked against botocore's own 
 moto keeps one cloud in a process: serving another begins a new one.
 """
 
+from tests.harness.aws.blocks import Offering
 from tests.harness.aws.cloud import LOGIN, REGIONS, BootInfo, Cloud, Machine, Refusal, backend
 from tests.harness.aws.server import Served, serving
 
-__all__ = ["LOGIN", "REGIONS", "BootInfo", "Cloud", "Machine", "Refusal", "Served", "backend", "serving"]
+__all__ = [
+    "LOGIN",
+    "REGIONS",
+    "BootInfo",
+    "Cloud",
+    "Machine",
+    "Offering",
+    "Refusal",
+    "Served",
+    "backend",
+    "serving",
+]

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from werkzeug import Response
 
 from gpucloud.model import utcnow
 from tests.harness.aws import goods
+from tests.harness.aws.blocks import NEXT, Reservation
 from tests.harness.aws.cloud import ZONES, BootInfo, Cloud, Machine, Refusal, backend
 from tests.harness.aws.wire import reply, reply_of_moto
 
@@ -40,12 +41,18 @@ def describe_regions(cloud: Cloud, _: str, __: Words) -> Response:
 
 
 def describe_instance_types(cloud: Cloud, region: str, words: Words) -> Response:
+    usages = [each["Values"] for each in words.get("Filters", []) if each["Name"] == "supported-usage-class"]
     named = words.get("InstanceTypes", [])
     if unknown := set(named) - set(cloud.types):
         raise Refused(
             400, "InvalidInstanceType", f"The following supplied instance types do not exist: {unknown}"
         )
-    types = [name for name in cloud.types if _has(cloud, region, name)]
+    types = [
+        name
+        for name in cloud.types
+        if _has(cloud, region, name)
+        and all(set(usage) & set(goods.facts(name)["SupportedUsageClasses"]) for usage in usages)
+    ]
     found = [name for name in types if (name in named if named else _matches(words, "instance-type", name))]
     return _page(
         cloud, "DescribeInstanceTypes", "InstanceTypes", [goods.facts(name) for name in found], words
@@ -76,6 +83,50 @@ def describe_spot_price_history(cloud: Cloud, region: str, words: Words) -> Resp
             for price, age in ((usd, timedelta(hours=2)), ("99.000000", timedelta(days=2))):
                 told.append({**line, "SpotPrice": price, "Timestamp": utcnow() - age})
     return _page(cloud, "DescribeSpotPriceHistory", "SpotPriceHistory", told, words)
+
+
+def describe_capacity_block_offerings(cloud: Cloud, region: str, words: Words) -> Response:
+    hours = words["CapacityDurationHours"]
+    days = hours // 24
+    # moto reads a time without its zone.
+    first, last = (words[name].replace(tzinfo=UTC) for name in ("StartDateRange", "EndDateRange"))
+    if hours % 24 or not (1 <= days <= 14 or (days <= 182 and days % 7 == 0)):
+        raise Refused(400, "InvalidParameterValue", f"{hours} is not a valid CapacityDurationHours.")
+    told = [
+        offering.facts
+        for offering in cloud.offerings
+        if (offering.region, offering.instance_type) == (region, words["InstanceType"])
+        and offering.nodes == words["InstanceCount"]
+        and offering.starts_at >= first
+        and offering.ends_at <= last
+    ]
+    return _page(cloud, "DescribeCapacityBlockOfferings", "CapacityBlockOfferings", told, words)
+
+
+def purchase_capacity_block(cloud: Cloud, region: str, words: Words) -> Response:
+    id = words["CapacityBlockOfferingId"]
+    if any(id == bought.offering.id for bought in cloud.reservations.values()):
+        text = f"The Capacity Block offering {id} is no longer available."
+        raise Refused(400, "InvalidCapacityBlockOfferingIdExpired", text)
+    offering = next((each for each in cloud.offerings if (each.id, each.region) == (id, region)), None)
+    if offering is None:
+        text = f"The Capacity Block offering {id} cannot be found."
+        raise Refused(400, "InvalidCapacityBlockOfferingIdNotFound", text)
+    assert words["InstancePlatform"] == "Linux/UNIX"
+    (tagged,) = words["TagSpecifications"]
+    assert tagged["ResourceType"] == "capacity-reservation"
+    reservation = Reservation(f"cr-{len(cloud.reservations):017x}", offering, tagged["Tags"])
+    cloud.reservations[reservation.id] = reservation
+    return reply("ec2", "PurchaseCapacityBlock", {"CapacityReservation": reservation.facts(cloud.now(), 0)})
+
+
+def describe_capacity_reservations(cloud: Cloud, region: str, words: Words) -> Response:
+    assert not words.get("Filters"), "EC2 has no filter for tags here"
+    shown = [each for each in cloud.reservations.values() if each.region == region]
+    told = [*cloud.others_reservations, *(each.facts(cloud.now(), cloud.within(each.id)) for each in shown)]
+    for each in shown:
+        each.state = NEXT.get(each.state, each.state)
+    return _page(cloud, "DescribeCapacityReservations", "CapacityReservations", told, words)
 
 
 def get_spot_placement_scores(cloud: Cloud, _: str, words: Words) -> Response:
@@ -315,6 +366,9 @@ def _may_launch(cloud: Cloud, region: str, words: Words) -> None:
         raise Refused(
             400, "InvalidBlockDeviceMapping", "Volume is smaller than snapshot, expect size >= 75GB"
         )
+    if words.get("InstanceMarketOptions", {}).get("MarketType") == "capacity-block":
+        _into_block(cloud, region, words)
+        return
     _within_quota(cloud, region, words)
     usd = cloud.spot_usd.get((name, zone), goods.SPOT.get(name, "0"))
     most = words.get("InstanceMarketOptions", {}).get("SpotOptions", {}).get("MaxPrice")
@@ -322,6 +376,24 @@ def _may_launch(cloud: Cloud, region: str, words: Words) -> None:
         text = f"Your Spot request price of {most} is lower than the minimum of {usd}."
         raise Refused(400, "SpotMaxPriceTooLow", text)
     _take(cloud, name, zone)
+
+
+def _into_block(cloud: Cloud, region: str, words: Words) -> None:
+    id = words["CapacityReservationSpecification"]["CapacityReservationTarget"]["CapacityReservationId"]
+    reservation = cloud.reservations.get(id)
+    if reservation is None or reservation.region != region:
+        raise Refused(400, "InvalidCapacityReservationId.NotFound", f"The reservation '{id}' does not exist")
+    if words.get("Placement", {}).get("GroupName"):
+        text = "You can't use a placement group with a Capacity Block."
+        raise Refused(400, "InvalidParameterCombination", text)
+    state, offering = reservation.state_at(cloud.now()), reservation.offering
+    if state in ("payment-pending", "scheduled"):
+        raise Refused(400, "InvalidCapacityReservationState.PendingActivation", f"{id} is not active yet.")
+    fits = (words["InstanceType"], _zone(region, words)) == (offering.instance_type, offering.zone)
+    if state != "active" or not fits:
+        raise Refused(400, "InvalidParameterValue", f"The reservation '{id}' does not match the request.")
+    if cloud.within(id) >= offering.nodes:
+        raise Refused(400, "ReservationCapacityExceeded", f"The reservation '{id}' has not enough capacity.")
 
 
 def _within_quota(cloud: Cloud, region: str, words: Words) -> None:
@@ -356,7 +428,8 @@ def _made(cloud: Cloud, region: str, words: Words) -> Machine:
         each["ResourceType"]: {tag["Key"]: tag["Value"] for tag in each["Tags"]}
         for each in words["TagSpecifications"]
     }
-    spot = words.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
+    market = words.get("InstanceMarketOptions", {}).get("MarketType")
+    spot = market == "spot"
     user_data = words.get("UserData", "")
     reservation = there.run_instances(
         words["ImageId"],
@@ -377,6 +450,8 @@ def _made(cloud: Cloud, region: str, words: Words) -> Machine:
         block_device_mappings=_disks(words),
     )
     (thing,) = reservation.instances
+    if market and not spot:
+        thing.lifecycle = market
     thing.placement.group_name = words.get("Placement", {}).get("GroupName", "")
     there.create_tags([thing.nics[0].id], tags.get("network-interface", {}))
     machine = Machine(
@@ -504,6 +579,8 @@ OURS: Final[Mapping[str, Action]] = {
     "DeleteSecurityGroup": delete_security_group,
     "DeleteSubnet": delete_subnet,
     "DeleteVpc": delete_vpc,
+    "DescribeCapacityBlockOfferings": describe_capacity_block_offerings,
+    "DescribeCapacityReservations": describe_capacity_reservations,
     "DescribeImages": describe_images,
     "DescribeInstanceTypeOfferings": describe_instance_type_offerings,
     "DescribeInstanceTypes": describe_instance_types,
@@ -516,6 +593,7 @@ OURS: Final[Mapping[str, Action]] = {
     "GetProducts": get_products,
     "GetSpotPlacementScores": get_spot_placement_scores,
     "ListServiceQuotas": list_service_quotas,
+    "PurchaseCapacityBlock": purchase_capacity_block,
     "RunInstances": run_instances,
     "StartInstances": start_instances,
     "StopInstances": stop_instances,

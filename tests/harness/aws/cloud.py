@@ -17,6 +17,7 @@ from moto.ec2.models import ec2_backends
 
 from gpucloud.model import utcnow
 from tests.harness.aws import goods
+from tests.harness.aws.blocks import Offering, Reservation
 
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 LOGIN: Final = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
@@ -97,6 +98,13 @@ class Machine:
         return group
 
     @property
+    def reservation(self) -> str | None:
+        """The Capacity Block that it is in."""
+        target = self.request.get("CapacityReservationSpecification", {}).get("CapacityReservationTarget", {})
+        id: str | None = target.get("CapacityReservationId")
+        return id
+
+    @property
     def thing(self) -> Any:
         """moto's own instance."""
         return backend(self.region).get_instance(self.id)
@@ -136,8 +144,9 @@ class Cloud:
     ``capacity`` is how many more of a type a zone has; what is not in it is never out of stock. ``forbidden``
     are actions of policies such as ``pricing:GetProducts``, by region or, with None, everywhere.
     ``throttled`` is how many times an action is refused as asked too often, ``refusals`` are what else it
-    answers, one each time. ``listing_lag`` is how many listings a new instance is missing from; by its id it
-    is known at once.
+    answers, one each time. ``offerings`` are the Capacity Blocks that are sold, which begin and end by the
+    clock ``now``; ``others_reservations`` are told in every region. ``listing_lag`` is how many listings a
+    new instance is missing from; by its id it is known at once.
     """
 
     regions: tuple[str, ...] = REGIONS
@@ -153,6 +162,10 @@ class Cloud:
     throttled: dict[str, int] = field(default_factory=dict)
     refusals: dict[str, list[Refusal]] = field(default_factory=dict)
     fails_after_creation: dict[str, str] = field(default_factory=dict)
+    offerings: list[Offering] = field(default_factory=list)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    others_reservations: list[dict[str, Any]] = field(default_factory=list)
+    now: Callable[[], datetime] = utcnow
     listing_lag: int = 0
     page_size: int = 100
     on_boot: Callable[[BootInfo], str] = lambda _: ADDRESS
@@ -177,6 +190,10 @@ class Cloud:
             ids += [v.id for v in volumes if not v.attachment or v.attachment.instance.id not in ids]
             ids += [address.allocation_id for address in backend(region).addresses]
         return ids
+
+    def within(self, reservation: str) -> int:
+        """How many instances are in a Capacity Block."""
+        return sum(m.reservation == reservation for m in self.instances() if m.state != "terminated")
 
     def of(self, action: str) -> list[Asked]:
         """The requests of one action."""

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
+from botocore.serialize import create_serializer
 from botocore.validate import ParamValidator
 from moto.core.model import ServiceModel
 from moto.core.parse import EC2QueryParser, JSONParser, RequestParser
@@ -47,6 +48,8 @@ def parse(service: str, request: Request) -> tuple[str, dict[str, Any]]:
         }
     )
     _check(f"{action} was asked", words, operation.input_shape)
+    if service == "ec2":
+        _check_parameters(operation, words, request.form)
     return action, words
 
 
@@ -76,6 +79,13 @@ def refusal(service: str, status: int, code: str, text: str) -> Response:
 
 def _sent(answer: Any) -> Response:
     return Response(answer["body"], answer["status_code"], headers=dict(answer["headers"]))
+
+
+def _check_parameters(operation: Any, words: Mapping[str, Any], form: Mapping[str, str]) -> None:
+    """EC2 refuses a parameter that it does not know, which moto's parser leaves out."""
+    told = create_serializer("ec2").serialize_to_request(words, operation)["body"]
+    if told.keys() != form.keys():
+        raise Malformed(f"{operation.name} was asked with {sorted(form)}, of which {sorted(told)} is known")
 
 
 def _check(what: str, words: Mapping[str, Any], shape: Any) -> None:

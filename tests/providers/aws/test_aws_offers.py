@@ -110,6 +110,13 @@ def test_only_the_market_that_is_wanted_is_asked_about(adapter: Aws, cloud: Clou
     assert not cloud.of("GetProducts")
 
 
+def test_only_families_with_accelerators_are_asked_about(adapter: Aws, cloud: Cloud) -> None:
+    sold(adapter)
+    for asked in cloud.of("DescribeInstanceTypeOfferings"):
+        (only,) = asked.words["Filters"]
+        assert only == {"Name": "instance-type", "Values": ["dl*", "g*", "inf*", "p*", "trn*"]}
+
+
 def test_only_the_gpu_that_is_wanted_is_asked_about(adapter: Aws, cloud: Cloud) -> None:
     wanted = Requirements(markets=(), gpus=(GpuWish(8, Gpu("H100")),))
     assert {offer.instance_type for offer in sold(adapter, wanted)} == {"p5.48xlarge"}
