@@ -52,6 +52,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "tpu7x": "TPUv7",
     "tpuv7x": "TPUv7",
     "ironwood": "TPUv7",
+    "trillium": "TPUv6e",
     "trainium": "Trainium1",
     "trn1": "Trainium1",
     "trn1n": "Trainium1",

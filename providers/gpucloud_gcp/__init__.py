@@ -1,9 +1,10 @@
-"""Google Cloud: virtual machines with GPUs, on demand and spot, and what spot machines have cost.
+"""Google Cloud: virtual machines with GPUs and TPUs, on demand and spot, and what spot machines have cost.
 
 What it rents: every machine type with accelerators of its own (series A2, A3, A4, G2, G4 and those that
 follow), in each zone, and ``n1-standard-4``, ``-8`` and ``-16`` with one T4, P4, V100 or P100 attached, which
-are called ``n1-standard-8+nvidia-tesla-t4``. An instance is found again by its labels; what they cannot hold
-is in its metadata, where tags are as they were written.
+are called ``n1-standard-8+nvidia-tesla-t4``; and the machines with TPUs v5p, v6e and TPU7x that are made as
+instances, each a slice of its own, of which a chip counts as one GPU. An instance is found again by its
+labels; what they cannot hold is in its metadata, where tags are as they were written.
 
 - The login is a file: that which GOOGLE_APPLICATION_CREDENTIALS names, or that of ``gcloud auth
   application-default login``; the metadata server is never asked. The project is that of the setting
@@ -35,7 +36,8 @@ is in its metadata, where tags are as they were written.
   https://docs.cloud.google.com/compute/docs/instances/create-future-reservations-calendar-mode. What can be
   reserved tells https://docs.cloud.google.com/compute/docs/reference/rest/v1/advice/calendarMode. A
   reservation has the name of the request for it, in whose description are our tags.
-- TPUs and custom machine types are not rented here.
+- TPU v5e and older, slices of several machines and custom machine types are not rented here, and TPUs are not
+  reserved.
 - The machines: ``machineTypes.aggregatedList``. For the past only names that begin with a or g and a digit
   are asked for, the series of https://docs.cloud.google.com/compute/docs/accelerator-optimized-machines.
   ``memoryMb`` is MiB: 87040 for a machine of 85 GB.

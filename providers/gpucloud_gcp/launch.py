@@ -47,10 +47,11 @@ MODELS: Final = {
 RESERVATION: Final = "compute.googleapis.com/reservation-name"
 """https://docs.cloud.google.com/ai-hypercomputer/docs/create/create-vm (as of 2026-11-21)."""
 
-HYPERDISK: Final = re.compile(r"(a3-ultragpu|a4|a4x|g4|c4|c4a|c4d|n4)-")
+HYPERDISK: Final = re.compile(r"(a3-ultragpu|a4|a4x|g4|c4|c4a|c4d|ct6e|n4|tpu7x)-")
 """The series that take no disks of the older kinds.
 
-https://docs.cloud.google.com/compute/docs/disks/hyperdisks (as of 2026-11-21).
+https://docs.cloud.google.com/compute/docs/disks/hyperdisks, and for TPUs
+https://docs.cloud.google.com/tpu/docs/storage-options-compute (as of 2026-11-21).
 """
 
 TYPE: Final = "gpucloud-type"
@@ -105,7 +106,7 @@ def launch(account: Account, changes: Changes, offer: Offer, spec: LaunchSpec) -
 def _made(account: Account, changes: Changes, offer: Offer, spec: LaunchSpec, zone: str) -> str:
     machine_type = parts(offer.instance_type)[0]
     kind = account.one(api.MachineType, api.MACHINE_TYPE, zone=zone, name=machine_type)
-    image = chosen(account, spec.image, kind.architecture, driver=offer.gpu is not None)
+    image = chosen(account, spec.image, kind, driver=offer.gpu is not None)
     tags = prepare(account, changes, spec)
     region = zone.rpartition("-")[0]
     policy = placement(account, changes, spec, machine_type, region)
@@ -184,7 +185,7 @@ def _metadata(offer: Offer, spec: LaunchSpec) -> list[dict[str, str]]:
 def _scheduling(offer: Offer, spec: LaunchSpec) -> dict[str, Any]:
     told: dict[str, Any] = {
         "provisioningModel": MODELS[offer.market],
-        # Machines with GPUs cannot be moved to another host.
+        # Machines with GPUs or TPUs cannot be moved to another host.
         "onHostMaintenance": "TERMINATE",
         "automaticRestart": False,
     }

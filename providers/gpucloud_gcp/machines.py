@@ -21,8 +21,20 @@ from gpucloud_gcp.history import MIB_IN_GIB, gpus_of
 
 log = logging.getLogger(__name__)
 
-MACHINES: Final = ("name eq '[ag][0-9].*'", "name eq 'n1-standard-(4|8|16)'")
-"""The series with accelerators of their own, and those to which some are attached here."""
+MACHINES: Final = (
+    "name eq '[ag][0-9].*'",
+    "name eq 'n1-standard-(4|8|16)'",
+    "name eq 'ct6e-standard-(1|4|8)t|ct5p-hightpu-(1|2|4)t-tpu|tpu7x-standard-4t'",
+)
+"""The series with GPUs of their own, those to which some are attached here, and machines with TPUs.
+
+Of TPUs these are all that are made as instances; the others in the list, such as those of v5e, are for GKE
+and the TPU API: https://docs.cloud.google.com/compute/docs/tpus/tpu-machines (as of 2026-11-21). Some are
+there twice, with ``-tpu`` at the end and without; the smaller ones of v5p only with it.
+"""
+
+TPUS: Final = ("ct5p-", "ct6e-", "tpu7x-")
+"""The series with TPUs."""
 
 ATTACHED: Final = ("nvidia-tesla-t4", "nvidia-tesla-p4", "nvidia-tesla-v100", "nvidia-tesla-p100")
 """What can be attached to N1: https://docs.cloud.google.com/compute/docs/gpus (as of 2026-11-21)."""
@@ -65,6 +77,11 @@ class Machine:
     def region(self) -> str:
         """The region: a zone is a region, a hyphen and a letter."""
         return self.zone.rpartition("-")[0]
+
+    @property
+    def tpu(self) -> bool:
+        """Whether its accelerators are TPUs."""
+        return self.type.startswith(TPUS)
 
     @property
     def queued(self) -> bool:

@@ -3,10 +3,11 @@
 The list, https://docs.cloud.google.com/billing/docs/reference/rest/v1/services.skus/list, tells parts, and
 how they are sold, by their description alone, such as "Nvidia L4 GPU running in Americas" or "Nvidia L4 GPU
 attached to Spot Preemptible VMs running in Americas"; the regions are a field of their own. Cores, memory and
-local disks are billed beside the GPUs; a B200 is billed as a slice that has all but the disks in it
-(https://cloud.google.com/compute/vm-instance-pricing and the list itself, November 2026). The same parts
-under a commitment or for sole tenants are described in other words, and do not count here. Neither do those
-that are told for nothing, which are placeholders. A machine of which one part cannot be found has no price.
+local disks are billed beside the GPUs; a B200 is billed as a slice that has all but the disks in it, and so
+is each chip of a TPU (https://cloud.google.com/compute/vm-instance-pricing,
+https://cloud.google.com/tpu/pricing and the list itself, November 2026). The same parts under a commitment
+or for sole tenants are described in other words, and do not count here. Neither do those that are told for
+nothing, which are placeholders. A machine of which one part cannot be found has no price.
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ ACCELERATORS: Final[Mapping[str, tuple[str, ...]]] = {
 SLICES: Final[Mapping[str, tuple[str, ...]]] = {"nvidia-b200": ("A4 Nvidia B200 (1 gpu slice)",)}
 """What GPUs are called that are billed with their share of cores and memory."""
 
+TPUS: Final[Mapping[str, str]] = {"ct5p-": "TpuV5p", "ct6e-": "TpuV6e", "tpu7x-": "TPU7x"}
+"""What the chips of a series are called, each of which is billed with its share of the machine."""
+
+TPUS_BY_MARKET: Final = ("V5p", "V6e")
+"""The TPUs that are known by name as spot machines and in the queue, where the word Tpu is missing."""
+
 QUEUED: Final = "DWS Defined Duration"
 """What the Dynamic Workload Scheduler provides once it has it: machines that wait, and end by themselves."""
 
@@ -113,6 +120,12 @@ def _said() -> Iterator[tuple[str, tuple[str, Market]]]:
         yield f"{SPOT} {name}", (name, Market.SPOT)
         yield f"{QUEUED} {name}", (name, Market.QUEUED)
         yield f"{RESERVED} {name}", (name, Market.RESERVED)
+    for name in TPUS.values():
+        yield name, (name, Market.ON_DEMAND)
+    for version in TPUS_BY_MARKET:
+        name = f"Tpu{version}"
+        yield f"{name} attached to {SPOT} VMs", (name, Market.SPOT)
+        yield f"{QUEUED} {version}", (name, Market.QUEUED)
     yield SSD, (SSD, Market.ON_DEMAND)
     yield f"{SSD} attached to {SPOT} VMs", (SSD, Market.SPOT)
     yield f"{QUEUED} {SSD}", (SSD, Market.QUEUED)
@@ -148,10 +161,12 @@ class PriceList:
     def of(self, machine: Machine, market: Market) -> Decimal | None:
         """The price of a machine for an hour; ``None`` when one of its parts has none."""
         parts: list[tuple[tuple[str, ...], Decimal | int | None]] = []
-        if machine.accelerator in SLICES:
+        if machine.tpu:
+            parts.append(((_of_series(TPUS, machine),), machine.gpu_count))
+        elif machine.accelerator in SLICES:
             parts.append((SLICES[machine.accelerator], machine.gpu_count))
         else:
-            series = next((name for start, name in SERIES.items() if machine.type.startswith(start)), "")
+            series = _of_series(SERIES, machine)
             parts.append((ACCELERATORS.get(machine.accelerator, ()), machine.gpu_count))
             parts.append(((f"{series} Core",), machine.vcpus))
             parts.append(((f"{series} Ram",), machine.memory_gib))
@@ -166,6 +181,10 @@ class PriceList:
         keys = ((name, market, region) for name in names)
         prices = [self.usd[key] for key in keys if key in self.usd]
         return max(prices) * amount if prices and amount else None
+
+
+def _of_series(names: Mapping[str, str], machine: Machine) -> str:
+    return next((name for start, name in names.items() if machine.type.startswith(start)), "")
 
 
 def price_list(account: Account, rates: Mapping[str, Decimal]) -> PriceList:

@@ -4,6 +4,7 @@ They are told with the project and its regions, for the metrics of
 https://docs.cloud.google.com/compute/resource-usage#gpu_quota (as of 2026-11-21). Of newer GPUs only the
 Cloud Quotas API tells; what is not told here is not known. Spot machines, and those of the queue, count
 against the quota for preemptible GPUs where there is one above zero, and otherwise against the usual one.
+TPUs count against TPUS_PER_TPU_FAMILY of their region, which only the Cloud Quotas API tells, too.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Quotas:
 
     def short_of(self, machine: Machine, market: Market) -> str | None:
         """The quota that does not suffice for one more machine, with its figures; ``None`` if all do."""
+        if machine.tpu:
+            return None
         usual = METRICS.get(machine.accelerator, "")
         own = self.told.get((machine.region, usual))
         spared = self.told.get((machine.region, PREEMPTIBLE + usual))

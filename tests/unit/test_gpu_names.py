@@ -115,6 +115,8 @@ def test_the_name_of_a_row_is_read_as_that_row_by_everybody(gpu: Gpu) -> None:
         ("v5litepod-8", Gpu("TPUv5e", 16)),
         ("tpu-v5e-8", Gpu("TPUv5e", 16)),
         ("v3-8", Gpu("TPUv3", 32)),
+        ("Trillium", Gpu("TPUv6e", 32)),
+        ("ct5p-hightpu-4t-tpu", Gpu("TPUv5p", 95)),
         ("Gaudi 2", Gpu("Gaudi2", 96)),
         ("4090", Gpu("RTX4090", 24)),
         ("3090 Ti", Gpu("RTX3090Ti", 24)),

@@ -1,4 +1,4 @@
-"""Google: 130 zones in 43 regions, and in them the machine types with GPUs.
+"""Google: 130 zones in 43 regions, and in them the machine types with GPUs and TPUs.
 
 How far each series has spread is not known exactly; what is here is rather more than its page of GPU regions
 has (https://docs.cloud.google.com/compute/docs/regions-zones/gpu-regions-zones, November 2026): the smallest
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any, Final
@@ -61,7 +61,7 @@ LINES: Final = 5_000
 PAGE: Final = 500
 DAYS: Final = 30
 
-SPREAD: Final = {"g2": 1, "a3": 2, "a2": 3, "g4": 3, "a4": 4, "a4x": 8}
+SPREAD: Final = {"g2": 1, "a3": 2, "a2": 3, "g4": 3, "a4": 4, "a4x": 8, "ct6e": 4, "ct5p": 8, "tpu7x": 14}
 """In every which region a series is."""
 
 _A100, _A100_80 = "nvidia-tesla-a100", "nvidia-a100-80gb"
@@ -80,6 +80,13 @@ TYPES: Final = (
     *(machine(f"g2-standard-{24 * n}", 24 * n, 96 * n, _L4, n) for n in (1, 2, 4)),
     *(machine(f"g4-standard-{48 * n}", 48 * n, 180 * n, _RTX, n) for n in (1, 2, 4, 8)),
 )
+TPU_TYPES: Final = (
+    machine("ct6e-standard-1t", 44, 176, "ct6e"),
+    machine("ct6e-standard-4t", 180, 720, "ct6e", 4),
+    machine("ct6e-standard-8t", 180, 1440, "ct6e", 8),
+    *(machine(f"ct5p-hightpu-{n}t-tpu", 52 * n, 112 * n, "tpu-v5p", n) for n in (1, 2, 4)),
+    machine("tpu7x-standard-4t", 224, 960, "tpu7x", 4),
+)
 PLAIN: Final = tuple(machine(f"n1-standard-{n}", n, 15 * n // 4) for n in (4, 8, 16))
 ATTACHED: Final = ("nvidia-tesla-t4", "nvidia-tesla-p4", "nvidia-tesla-v100", "nvidia-tesla-p100")
 
@@ -97,13 +104,14 @@ GPUS: Final = (
     "Nvidia Tesla V100 GPU",
     "Nvidia Tesla P100 GPU",
 )
+TPUS: Final = ("V5p", "V6e")
 SLICE: Final = "A4 Nvidia B200 (1 gpu slice)"
 
 
-def types(region: str) -> list[Row]:
-    """The machine types with GPUs of their own in a region."""
+def types(region: str, of: Sequence[Row] = TYPES) -> list[Row]:
+    """The machine types with GPUs of their own, or others, in a region."""
     number = REGIONS.index(region)
-    return [row for row in TYPES if number % SPREAD[row["name"].partition("-")[0]] == 0]
+    return [row for row in of if number % SPREAD[row["name"].partition("-")[0]] == 0]
 
 
 def key(asked: Asked) -> Hashable:
@@ -120,9 +128,10 @@ def replies(_: str) -> dict[Hashable, bytes]:
     def tell(path: str, body: Row, page: str = "", kind: str = "") -> None:
         told[path, page, kind] = json.dumps(body).encode()
 
-    accelerated, plain = MACHINES
+    accelerated, plain, tpus = MACHINES
     for path, more, asked, rows in (
-        ("machineTypes", "machineType", accelerated, _machines(_accelerated)),
+        ("machineTypes", "machineType", accelerated, _machines(partial(_accelerated, of=TYPES))),
+        ("machineTypes", "machineType", tpus, _machines(partial(_accelerated, of=TPU_TYPES))),
         ("machineTypes", "machineType", plain, _machines(lambda _: PLAIN)),
         ("acceleratorTypes", "acceleratorType", ATTACHABLE, _accelerators()),
     ):
@@ -144,7 +153,7 @@ def replies(_: str) -> dict[Hashable, bytes]:
         tell(SKUS, masked(body, FIELDS), str(first) if first else "")
     _check(SKUS, {"skus": lines[:1], "nextPageToken": ""})
     for region in REGIONS:
-        for row in types(region):
+        for row in types(region, (*TYPES, *TPU_TYPES)):
             path, body = f"{PROJECT}/regions/{region}/advice/capacityHistory", _history(region, row["name"])
             tell(path, body, kind=row["name"])
     _check(path, body, {"instanceProperties": {"machineType": "a", "scheduling": {}}, "types": ["PRICE"]})
@@ -169,9 +178,9 @@ def _machines(of: Callable[[str], Sequence[Row]]) -> Scoped:
     ]
 
 
-def _accelerated(zone: str) -> Sequence[Row]:
-    """Machines with GPUs are in two zones of three."""
-    return types(zone.rpartition("-")[0]) if zone[-1] != "c" else ()
+def _accelerated(zone: str, of: Sequence[Row]) -> Sequence[Row]:
+    """Machines with GPUs, and those with TPUs, are in two zones of three."""
+    return types(zone.rpartition("-")[0], of) if zone[-1] != "c" else ()
 
 
 def _accelerators() -> Scoped:
@@ -229,6 +238,11 @@ def _parts(region: str) -> Iterator[Row]:
         yield sku(attached, "1.1", regions=[region], **spot)
     yield sku(f"{SLICE} running in {region}", "16.11", regions=[region])
     yield sku(f"Spot Preemptible {SLICE} running in {region}", "4.95", regions=[region])
+    for version in TPUS:
+        yield sku(f"Tpu{version} running in {region}", "2.7", regions=[region])
+        attached = f"Tpu{version} attached to Spot Preemptible VMs running in {region}"
+        yield sku(attached, "1.4", regions=[region], **spot)
+    yield sku(f"TPU7x running in {region}", "12", regions=[region])
     disk = "SSD backed Local Storage"
     yield sku(f"{disk} in {region}", "0.08", "GiBy.mo", [region])
     yield sku(f"{disk} attached to Spot Preemptible VMs in {region}", "0.03", "GiBy.mo", [region], **spot)

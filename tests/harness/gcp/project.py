@@ -20,11 +20,17 @@ ADDRESS: Final = "203.0.113.10"
 GONE: Final = "GONE"
 QUEUED: Final = "FLEX_START"
 QUEUE_LIMITS: Final = {"maxRunDuration": (600, 7 * 86400), "requestValidForDuration": (90, 7200)}
+HYPERDISK: Final = ("a4", "g4", "a3-ultragpu", "c4", "ct6e", "tpu7x")
+"""What takes no other disks."""
+
 RUNS: Final = {"PROVISIONING", "STAGING", "RUNNING", "STOPPING"}
 STOCK_OUT: Final = (
     "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
     "The zone 'projects/acme/zones/{zone}' does not have enough resources available to fulfill the request.",
 )
+TPU_QUOTA: Final = "TPUS_PER_TPU_FAMILY"
+"""That of TPUs, which counts and is not told with the region."""
+
 QUOTA_OF: Final = {"nvidia-tesla-a100": "A100", "nvidia-l4": "L4", "nvidia-tesla-t4": "T4"}
 
 
@@ -461,7 +467,7 @@ class Project:
         return [
             {"metric": metric, "limit": limit, "usage": self._used(metric, region)}
             for (place, metric), limit in self.limits.items()
-            if place == region
+            if place == region and metric != TPU_QUOTA
         ]
 
     def _used(self, metric: str, region: str) -> float:
@@ -485,6 +491,9 @@ class Project:
         spot = row.get("scheduling", {}).get("provisioningModel") in {"SPOT", QUEUED}
         wanted: dict[str, int] = {}
         for name, number in fitted:
+            if name.startswith(("ct", "tpu")):
+                wanted[TPU_QUOTA] = number
+                continue
             metric = f"NVIDIA_{QUOTA_OF.get(name, name)}_GPUS"
             region = region_of(zone)
             if spot and self.limits.get((region, f"PREEMPTIBLE_{metric}")):
@@ -725,7 +734,7 @@ class Project:
             if (region_of(zone), policy.rpartition("/")[2]) not in self._policies:
                 raise not_found(policy)
         for disk in body["disks"]:
-            new = body["machineType"].rpartition("/")[2].startswith(("a4", "g4", "a3-ultragpu", "c4"))
+            new = body["machineType"].rpartition("/")[2].startswith(HYPERDISK)
             if ("hyperdisk" in disk["initializeParams"]["diskType"]) is not new:
                 text = f"{disk['initializeParams']['diskType']} disk type cannot be used by this machine type"
                 raise Refused(400, "invalid", text)

@@ -65,6 +65,33 @@ def machines() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def tpus() -> dict[str, list[dict[str, Any]]]:
+    """The machine types with TPUs by zone, with those that only other services make of them.
+
+    Google lists some twice: once as those services have them and once as instances do.
+    """
+    v6e = (
+        ("ct6e-standard-1t", 44, 176, 1),
+        ("ct6e-standard-4t", 180, 720, 4),
+        ("ct6e-standard-8t", 180, 1440, 8),
+    )
+    v5p = [machine(f"ct5p-hightpu-{n}t-tpu", 52 * n, 112 * n, "tpu-v5p", n) for n in (1, 2, 4)]
+    return {
+        "us-central1-a": [
+            *(machine(name, cpus, memory, "ct6e", chips) for name, cpus, memory, chips in v6e),
+            *(machine(f"{name}-tpu", cpus, memory, "tpu-v6e", chips) for name, cpus, memory, chips in v6e),
+            machine("ct5lp-hightpu-4t", 112, 192, "ct5lp", 4),
+            machine("ct4p-hightpu-4t", 240, 407, "ct4p", 4),
+        ],
+        "us-central1-b": [
+            *v5p,
+            machine("ct5p-hightpu-4t", 208, 448, "ct5p", 4),
+            machine("tpu7x-standard-4t", 224, 960, "tpu7x", 4),
+            machine("tpu7x-ultranet-4t", 224, 960, "tpu7x", 4),
+        ],
+    }
+
+
 def money(amount: str, currency: str = "USD") -> dict[str, Any]:
     """An amount with nine decimals."""
     units, _, nanos = amount.partition(".")
@@ -166,6 +193,25 @@ def calendar_skus() -> list[dict[str, Any]]:
     ]
 
 
+def tpu_skus() -> list[dict[str, Any]]:
+    """What TPUs cost, with all of their machine. In those of the queue the word Tpu is missing."""
+    tpu, spot = {"resourceGroup": "TPU"}, {"resourceGroup": "TPU", "usageType": "Preemptible"}
+    place = "running in Iowa"
+    return [
+        sku(f"TpuV6e {place}", "2.7", **tpu),
+        sku(f"TpuV6e attached to Spot Preemptible VMs {place}", "1.4033", **spot),
+        sku(f"DWS Defined Duration V6e {place}", "1.35", **tpu),
+        sku(f"Capacity Optimized TpuV6e {place}", "0.9", **tpu),
+        sku(f"Commitment v1: TpuV6e {place} for 1 Year", "1.89", resourceGroup="TPU", usageType="Commit1Yr"),
+        sku("Reserved V6e TPU in Iowa in Calendar Mode", "1.6", **tpu),
+        sku(f"TpuV5p {place}", "4.2", **tpu),
+        sku(f"TpuV5p attached to Spot Preemptible VMs {place}", "2.1", **spot),
+        sku(f"DWS Defined Duration V5p {place}", "2.94", **tpu),
+        sku(f"TpuV5e {place}", "1.2", **tpu),
+        sku("TPU7x running in Americas", "12", **tpu),
+    ]
+
+
 def skus() -> list[dict[str, Any]]:
     """The price list: what machines consist of, and much that looks like it and is something else."""
     return [
@@ -175,6 +221,7 @@ def skus() -> list[dict[str, Any]]:
         *queue_skus(),
         *calendar_skus(),
         *spot_skus(),
+        *tpu_skus(),
         sku("G2 Custom Instance Core running in Americas", "0.026", resourceGroup="CPU"),
         sku("Commitment v1: Nvidia L4 GPU running in Americas for 1 Year", "0.3", usageType="Commit1Yr"),
         sku("A2 Instance Core running in Americas", "0.031611", resourceGroup="CPU"),
@@ -231,6 +278,9 @@ def images() -> dict[str, list[dict[str, Any]]]:
             image(accelerator.format(2404, "amd64", 595), "2026-10-09", deprecated={"state": "DEPRECATED"}),
             image(accelerator.format(2404, "arm64", 580), "2026-10-05", arm=True),
             image("ubuntu-accel-2204-amd64-tpu-v5e-v5p-v6e", "2026-10-06"),
+            image("ubuntu-accel-2204-amd64-tpu-v5e-v5p-v6e", "2026-09-29"),
+            image("ubuntu-accel-2404-amd64-tpu-tpu7x", "2026-10-07"),
+            image("ubuntu-accel-2404-amd64-tpu-tpu7x", "2026-10-14", deprecated={"state": "DEPRECATED"}),
         ],
         "ubuntu-os-cloud": [
             image(plain.format(2204, "amd64"), "2026-10-02"),
