@@ -61,7 +61,7 @@ class Aws(Catalog, Provider):
 
     traits = Traits(
         kind=Kind.VM,
-        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.RESERVED}),
         reach=Reach.SSH_KEY,
         fuse=Fuse.HOST,
         billing_grain_s=1,

@@ -4,7 +4,7 @@ They are sold by DescribeCapacityBlockOfferings and PurchaseCapacityBlock, and a
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/capacity-blocks-purchase.html (as of 2026-11-21).
 The purchase has no idempotency key, so it is sent once. Payment follows within twelve hours, or the block is
 released. Blocks end at 11:30 UTC, so one may be some hours shorter or longer than was asked for. Thirty
-minutes before that AWS begins to end the instances in it; ``ends_at`` is nevertheless the end of the block:
+minutes before that AWS begins to end the instances in it, which is when a reservation ends for us:
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/capacity-blocks-monitor.html
 """
 
@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 SOLD_AS: Final = "capacity-block"
 """What EC2 calls it as a usage class, a market and a kind of reservation."""
+
+SHUTDOWN: Final = timedelta(minutes=30)
+"""So long before the end of a block AWS begins to end the instances in it."""
 
 PLATFORM: Final = "Linux/UNIX"
 DAYS: Final[Sequence[int]] = (*range(1, 15), *range(21, 183, 7))
@@ -206,7 +209,7 @@ def _reservation(provider: str, region: str, entry: Any) -> Reservation:
         nodes=told.nodes,
         zone=told.zone,
         starts_at=told.starts_at and told.starts_at.astimezone(UTC),
-        ends_at=told.ends_at and told.ends_at.astimezone(UTC),
+        ends_at=told.ends_at and told.ends_at.astimezone(UTC) - SHUTDOWN,
         free=told.free,
         token=tagged.token,
         name=tagged.cluster,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import ClassVar
 
 import pytest
 
-from gpucloud.model import Market, Offer, Requirements
+from gpucloud.model import Market, Offer, Requirements, utcnow
 from gpucloud.provider import Provider
 from gpucloud.testing import ProviderConformance
 from gpucloud_aws import Aws
 from tests.harness.aws import Served, serving
+from tests.harness.aws.blocks import Offering
 from tests.providers.aws.conftest import an_adapter
 
 ONE_TIME = "EC2 does not stop a Spot instance that is bought once"
@@ -21,6 +23,12 @@ ONE_TIME = "EC2 does not stop a Spot instance that is bought once"
 def shared_cloud(elsewhere_nothing: None) -> Iterator[Served]:
     """One cloud for all tests of a class: whatever they rent, they end."""
     with serving() as served:
+        starts_at = (utcnow() + timedelta(hours=2)).replace(microsecond=0)
+        ends_at = starts_at + timedelta(days=1)
+        # Each test that reserves buys one of them.
+        served.cloud.offerings = [
+            Offering(f"cb-{n}", "p5.48xlarge", "us-east-1a", starts_at, ends_at) for n in range(2)
+        ]
         yield served
         assert not served.cloud.billing()
 
