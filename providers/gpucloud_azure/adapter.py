@@ -107,7 +107,7 @@ class Azure(RetailPrices, Provider):
 
     @cached_property
     def _stock(self) -> Stock:
-        return Stock(self._account, self.retail_offers)
+        return Stock(self._account, self)
 
     def offers(self, requirements: Requirements) -> Iterable[Offer]:
         """Every size with whole GPUs in every region, at retail prices, as far as quotas allow."""
