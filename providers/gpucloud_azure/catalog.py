@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from gpucloud.catalog.names import normalise
 from gpucloud.errors import NotFound
 from gpucloud.http import Tell, untold
 from gpucloud.model import Market, Offer, utcnow
@@ -129,6 +128,7 @@ class RetailPrices(Adapter):
                 log.debug("%s: %s is left out in %s: it has several prices", self.name, told, region)
 
     def _offer(self, row: Row, size: Size, market: Market, now: datetime) -> Offer:
+        from gpucloud.catalog.names import normalise
         from gpucloud_azure.api import REGIONS
 
         vcpus = _VCPUS.match(row.arm_sku_name)
