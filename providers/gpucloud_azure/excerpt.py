@@ -11,6 +11,7 @@ of 18 for 1.9 MB, measured in November 2026).
 from __future__ import annotations
 
 import json
+import logging
 import re
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -23,6 +24,8 @@ from gpucloud.replies import Rows
 
 if TYPE_CHECKING:
     from gpucloud_azure.api import Listing
+
+log = logging.getLogger(__name__)
 
 GZIP: Final = 31
 """What zlib calls the format of gzip."""
@@ -52,8 +55,13 @@ class Excerpts:
         """
         read = partial(_read, http, path, params)
         body = retry_reads(read, deadline_s=http.deadline_s, sleep=http.sleep, clock=http.clock)
-        made = self._unpacking.submit(Rows(http.provider).envelope, partial(_listing, names), body)
-        return made.result()
+        listing = self._unpacking.submit(
+            Rows(http.provider).envelope, partial(_listing, names), body
+        ).result()
+        # The client shows what it reads as a whole; this is the trace of what it does not.
+        rows, length = len(listing.value), len(body.content)
+        log.debug("GET /%s %s: %d rows out of %d bytes", path, params, rows, length)
+        return listing
 
 
 class _Body(NamedTuple):
