@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from azure.mgmt.network import NetworkManagementClient
     from azure.mgmt.resource.resources import ResourceManagementClient
 
+    from gpucloud_azure.api import Listing
+
 T = TypeVar("T")
 
 ARM: Final = "https://management.azure.com"
@@ -134,13 +136,22 @@ class Account:
         """Everything that a listing has, from all its pages. Raises ``BadReply`` if these do not end."""
         from gpucloud_azure.api import Listing
 
+        def page(asked: Mapping[str, str]) -> Listing:
+            return Rows(self.provider).envelope(Listing.model_validate, http.get(path, params=asked))
+
+        return self.paged(page, path, params)
+
+    def paged(
+        self, page: Callable[[Mapping[str, str]], Listing], path: str, params: Mapping[str, str]
+    ) -> Iterator[Any]:
+        """The same of pages that are read by ``page``, which is told what to ask for."""
         reply, asked = Rows(self.provider), dict(params)
         for _ in range(MOST_PAGES):
-            listing = reply.envelope(Listing.model_validate, http.get(path, params=asked))
+            listing = page(asked)
             yield from listing.value
             if not listing.next_link:
                 return
-            asked = params | reply.envelope(query_of, listing.next_link)
+            asked = {**params, **reply.envelope(query_of, listing.next_link)}
         raise reply.bad(f"there are more than {MOST_PAGES} pages of {path}")
 
     # -- changing ----------------------------------------------------------------------------------

@@ -33,16 +33,14 @@ from gpucloud.provider import (
 )
 from gpucloud.replies import Rows
 from gpucloud_azure.account import Account, ResourceId, signed_in
-from gpucloud_azure.advice import Advice
 from gpucloud_azure.catalog import RetailPrices
-from gpucloud_azure.launch import UP, USER, Names, Rental
-from gpucloud_azure.network import Network
-from gpucloud_azure.stock import Stock
 
 if TYPE_CHECKING:
     from gpucloud.http import HttpClient
     from gpucloud_azure.account import Clients
     from gpucloud_azure.api import Machine, Thing
+    from gpucloud_azure.launch import Rental
+    from gpucloud_azure.stock import Stock
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +105,9 @@ class Azure(RetailPrices, Provider):
 
     @cached_property
     def _stock(self) -> Stock:
-        return Stock(self._account, self.retail_offers)
+        from gpucloud_azure.stock import Stock
+
+        return Stock(self._account, self)
 
     def offers(self, requirements: Requirements) -> Iterable[Offer]:
         """Every size with whole GPUs in every region, at retail prices, as far as quotas allow."""
@@ -115,6 +115,8 @@ class Azure(RetailPrices, Provider):
 
     def advise(self, offers: Sequence[Offer], nodes: int) -> Iterable[Offer]:
         """Placement scores and eviction rates of spot offers."""
+        from gpucloud_azure.advice import Advice
+
         return list(Advice(self._account).of(offers, nodes))
 
     def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
@@ -141,6 +143,8 @@ class Azure(RetailPrices, Provider):
 
     def terminate(self, ref: InstanceRef) -> None:
         """End one; its disk, interface and address go with it, and so does what a broken launch has left."""
+        from gpucloud_azure.launch import Names
+
         if found := ResourceId.parse(ref.id):
             with self._rental() as (_, _, rental):
                 rental.discard(found.group, Names(found.name))
@@ -166,6 +170,8 @@ class Azure(RetailPrices, Provider):
 
     def admit(self, ref: InstanceRef, networks: Sequence[str]) -> None:
         """Let networks reach SSH of all machines in the region of an instance."""
+        from gpucloud_azure.network import Network
+
         instance = self.get(ref)
         with self._account.http() as http, self._account.clients() as clients:
             Network(self._account).let_in(http, clients, instance.ref.region or "", networks)
@@ -173,6 +179,7 @@ class Azure(RetailPrices, Provider):
     def side_resources(self) -> Iterable[SideResource]:
         """Addresses, interfaces and disks that were made for an instance. An interface costs nothing."""
         from gpucloud_azure.api import ADDRESS, DISK, INTERFACE, MACHINES
+        from gpucloud_azure.launch import Names
 
         with self._account.http() as http:
             kinds = (MACHINES, INTERFACE, ADDRESS)
@@ -203,16 +210,22 @@ class Azure(RetailPrices, Provider):
 
     def shared_resources(self) -> Iterable[SideResource]:
         """Placement groups, networks, firewalls and the resource group that launches share."""
+        from gpucloud_azure.network import Network
+
         with self._account.http() as http:
             return list(Network(self._account).listed(http))
 
     def remove_shared(self, resource: SideResource) -> None:
         """Delete one; raises ``Rejected`` while something is in it."""
+        from gpucloud_azure.network import Network
+
         with self._account.http() as http, self._account.clients() as clients:
             Network(self._account).remove(http, clients, resource)
 
     @contextmanager
     def _rental(self) -> Iterator[tuple[HttpClient, Clients, Rental]]:
+        from gpucloud_azure.launch import Rental
+
         with self._account.http() as http, self._account.clients() as clients:
             yield http, clients, Rental(self._account, http, clients, self.look_s, self._placements)
 
@@ -239,6 +252,7 @@ class Azure(RetailPrices, Provider):
     def _ssh(self, http: HttpClient, machine: Machine) -> SshAddress | None:
         """Where SSH answers; with its address in the network where it is one of several nodes."""
         from gpucloud_azure.api import ADDRESS, INTERFACE
+        from gpucloud_azure.launch import USER, Names
 
         found = ResourceId.parse(machine.id)
         if found is None:
@@ -309,6 +323,8 @@ class Azure(RetailPrices, Provider):
 
 
 def _state(machine: Machine) -> InstanceState:
+    from gpucloud_azure.launch import UP
+
     provisioning, failure = machine.properties.provisioning_state, machine.failure
     if provisioning == "Deleting":
         return InstanceState.TERMINATING

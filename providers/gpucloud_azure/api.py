@@ -242,11 +242,12 @@ class Listing(_Wire):
     next_link: str | None = None
 
 
-class Capability(_Wire):
-    """One thing that a size has, as text."""
-
-    name: str
-    value: str
+def _by_name(value: Any) -> Any:
+    """Rows of name and value, too many to make something of each; the first of a name counts."""
+    try:
+        return {} if value is None else {each["name"]: each["value"] for each in reversed(value)}
+    except (TypeError, KeyError) as error:
+        raise ValueError("it is no list of names and values") from error
 
 
 class Restriction(_Wire):
@@ -261,12 +262,12 @@ class Sku(_Wire):
 
     name: str
     family: str = ""
-    capabilities: Annotated[list[Capability], BeforeValidator(_listed)] = []
+    capabilities: Annotated[dict[str, str], BeforeValidator(_by_name)] = {}
     restrictions: Annotated[list[Restriction], BeforeValidator(_listed)] = []
 
     def has(self, capability: str) -> str:
         """What it says under a name; empty when it says nothing."""
-        return next((each.value for each in self.capabilities if each.name == capability), "")
+        return self.capabilities.get(capability, "")
 
     def number(self, capability: str) -> Decimal | None:
         """The same as a number above zero; ``None`` when it is none."""

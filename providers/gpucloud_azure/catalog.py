@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from gpucloud.catalog.names import normalise
 from gpucloud.errors import NotFound
 from gpucloud.http import Tell, untold
 from gpucloud.model import Market, Offer, utcnow
@@ -19,6 +17,7 @@ from gpucloud.provider import Adapter, Published
 from gpucloud.replies import Progress, Rows, query_of
 
 if TYPE_CHECKING:
+    from gpucloud.http import HttpClient
     from gpucloud_azure.api import Row, Size
 
 log = logging.getLogger(__name__)
@@ -54,15 +53,26 @@ class RetailPrices(Adapter):
 
     def catalog(self, part: str, validator: str | None, tell: Tell) -> Published | None:
         """Every size with whole GPUs in one region, on demand and spot; many pages have no edition."""
-        return Published(self.retail_offers(part, tell, PATIENCE_S))
+        with self.price_list(PATIENCE_S) as http:
+            return Published(self.retail_offers(http, part, tell))
 
-    def retail_offers(self, region: str, tell: Tell = untold, patience_s: float = 60) -> list[Offer]:
+    def price_list(self, patience_s: float = 60) -> HttpClient:
+        """What reads the prices; one for many regions keeps its connections."""
+        from gpucloud_azure.api import URL
+
+        url = self.settings.table.get("catalog_url", URL)
+        return self.client(self.name, url, deadline_s=patience_s)
+
+    def retail_offers(self, http: HttpClient, region: str, tell: Tell = untold) -> list[Offer]:
         """The same as they are read now. Raises what a read over the network raises."""
         from gpucloud_azure.api import Row
 
-        now = utcnow()
-        rows = Rows(self.name).read(Row.model_validate, self._rows(region, tell, patience_s))
-        return list(self._offers(region, rows, now))
+        now, unknown = utcnow(), set[str]()
+        rows = (row for row in self._rows(http, region, tell) if _may_count(row, unknown))
+        found = Rows(self.name).read(Row.model_validate, rows)
+        for name in sorted(unknown):
+            log.debug("%s: %s is left out in %s: its GPUs are not known", self.name, name, region)
+        return list(self._offers(region, found, now))
 
     def _regions(self, text: str) -> Sequence[str]:
         """The regions that ``text`` names; Azure itself is asked for one that is not in the table yet."""
@@ -83,25 +93,23 @@ class RetailPrices(Adapter):
         )
 
     def _has_prices(self, region: str) -> bool:
-        with closing(self._rows(region, untold, PATIENCE_S)) as rows:
-            return next(rows, None) is not None
+        with self.price_list(PATIENCE_S) as http:
+            return next(self._rows(http, region, untold), None) is not None
 
-    def _rows(self, region: str, tell: Tell, patience_s: float) -> Generator[Any]:
+    def _rows(self, http: HttpClient, region: str, tell: Tell) -> Iterator[Any]:
         """The rows of all pages as they came; a page is asked for when it is needed."""
-        from gpucloud_azure.api import FILTER, PATH, URL, VERSION, Page
+        from gpucloud_azure.api import FILTER, PATH, VERSION, Page
 
         asked = {"api-version": VERSION, "$filter": FILTER.format(region=region)}
         reply, progress, params = Rows(self.name), Progress(tell), asked
-        url = self.settings.table.get("catalog_url", URL)
-        with self.client(self.name, url, deadline_s=patience_s) as http:
-            for _ in range(MOST_PAGES):
-                edition = http.get_edition(PATH, params=params, tell=progress.told)
-                progress.next_request()
-                page = reply.envelope(Page.model_validate, edition and edition[0])
-                yield from page.items
-                if not page.items or not page.next_page_link:
-                    return
-                params = asked | reply.envelope(query_of, page.next_page_link)
+        for _ in range(MOST_PAGES):
+            edition = http.get_edition(PATH, params=params, tell=progress.told)
+            progress.next_request()
+            page = reply.envelope(Page.model_validate, edition and edition[0])
+            yield from page.items
+            if not page.items or not page.next_page_link:
+                return
+            params = asked | reply.envelope(query_of, page.next_page_link)
         raise reply.bad(f"there are more than {MOST_PAGES} pages of {region}")
 
     def _offers(self, region: str, rows: Iterable[Row], now: datetime) -> Iterator[Offer]:
@@ -113,14 +121,14 @@ class RetailPrices(Adapter):
                 market = Market.SPOT if _SPOT.search(row.meter_name) else Market.ON_DEMAND
                 meters[row.arm_sku_name.casefold(), market].append(row)
         for (name, market), found in meters.items():
-            size, valid = SIZES.get(name), _in_force(found)
-            if size and valid:
-                yield self._offer(valid, size, market, now)
+            if valid := _in_force(found):
+                yield self._offer(valid, SIZES[name], market, now)
             else:
-                why = "it has several prices" if size else "its GPUs are not known"
-                log.debug("%s: %s is left out in %s: %s", self.name, found[0].arm_sku_name, region, why)
+                told = found[0].arm_sku_name
+                log.debug("%s: %s is left out in %s: it has several prices", self.name, told, region)
 
     def _offer(self, row: Row, size: Size, market: Market, now: datetime) -> Offer:
+        from gpucloud.catalog.names import normalise
         from gpucloud_azure.api import REGIONS
 
         vcpus = _VCPUS.match(row.arm_sku_name)
@@ -143,6 +151,24 @@ class RetailPrices(Adapter):
         )
 
 
+def _may_count(row: Any, unknown: set[str]) -> bool:
+    """Whether a row as it came may be a price of ours; one in ten is, and the others are not worth reading.
+
+    A size whose GPUs are not known is put into ``unknown``.
+    """
+    from gpucloud_azure.api import SIZES
+
+    try:
+        name = row["armSkuName"]
+        if name and name.casefold() not in SIZES:
+            unknown.add(name)
+            return False
+        return not _OTHER_PRODUCT.search(row["productName"]) and not _LOW_PRIORITY.search(row["meterName"])
+    except (TypeError, KeyError, AttributeError):
+        # Whoever reads it says what is wrong with it.
+        return True
+
+
 def _counts(row: Row, region: str, now: datetime) -> bool:
     """Whether it is what anybody pays now for an hour of Linux on a size in ``region``."""
     from gpucloud_azure.api import CONSUMPTION, HOUR
@@ -151,8 +177,6 @@ def _counts(row: Row, region: str, now: datetime) -> bool:
         (row.type, row.unit_of_measure, row.currency_code) == (CONSUMPTION, HOUR, "USD")
         and row.arm_region_name == region
         and row.price > 0
-        and not _OTHER_PRODUCT.search(row.product_name)
-        and not _LOW_PRIORITY.search(row.meter_name)
         and (row.effective_start_date is None or row.effective_start_date <= now)
         and (row.effective_end_date is None or now <= row.effective_end_date)
     )

@@ -7,7 +7,9 @@ under a code that means many things, and only the text tells which.
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from typing import Any, Final
 
 from gpucloud.errors import (
@@ -83,7 +85,13 @@ def refusal(provider: str, status: int, code: str, text: str) -> ProviderError:
 
 
 def classify(status: int, body: Any) -> ProviderError | None:
-    """What a reply over plain HTTP means; ``None`` for what Azure has said nothing in particular of."""
+    """What a reply over plain HTTP means; ``None`` for what Azure has said nothing in particular of.
+
+    The body may be the text of JSON: so it comes where a reply is not read as a whole.
+    """
+    if isinstance(body, str):
+        with suppress(ValueError):
+            body = json.loads(body)
     error = body.get("error") if isinstance(body, dict) else None
     code, text = (
         (str(error.get(key) or "") for key in ("code", "message")) if isinstance(error, dict) else ("", "")

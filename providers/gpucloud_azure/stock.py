@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.catalog.names import normalise
 from gpucloud.errors import AuthError, ProviderError
@@ -21,11 +21,13 @@ from gpucloud.model import Availability, Market, Offer, Requirements
 from gpucloud.parallel import run_all
 from gpucloud.replies import Rows
 from gpucloud_azure.errors import permission
+from gpucloud_azure.excerpt import Excerpts
 
 if TYPE_CHECKING:
     from gpucloud.http import HttpClient
     from gpucloud_azure.account import Account
     from gpucloud_azure.api import Sku, Usage
+    from gpucloud_azure.catalog import RetailPrices
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +41,11 @@ NO_SUCH_OFFER: Final = "QuotaId"
 CONFIDENTIAL: Final = "ConfidentialComputingType"
 MIB: Final = 1024
 
-AT_ONCE: Final = 8
-"""How many regions are read at the same time: the sizes of one take up to 20 MB, and prices.azure.com answers
-429 to who asks in haste."""
+AT_ONCE: Final = 20
+"""How many regions are read at the same time: as many as httpx keeps connections for."""
+
+PRICES_AT_ONCE: Final = 8
+"""How many of them read prices: prices.azure.com answers 429 to who asks in haste."""
 
 SKUS_READ: Final = "Microsoft.Compute/skus/read"
 USAGES_READ: Final = "Microsoft.Compute/locations/usages/read"
@@ -57,18 +61,24 @@ class _Told:
 
 
 class Stock:
-    """What can be rented in one account; ``prices`` reads the retail prices of a region."""
+    """What can be rented in one account, at the retail prices."""
 
-    def __init__(self, account: Account, prices: Callable[[str], Sequence[Offer]]) -> None:
+    def __init__(self, account: Account, retail: RetailPrices) -> None:
         self._account = account
-        self._prices = prices
+        self._retail = retail
+        self._excerpts = Excerpts()
         self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._at_the_prices = threading.BoundedSemaphore(PRICES_AT_ONCE)
 
     def offers(self, wanted: Requirements) -> list[Offer]:
         """All of it that may matter. Raises what the last region raised when none could be read."""
-        with self._account.http() as http:
+        names = _sizes(wanted)
+        if not names:
+            return []
+        with self._account.http() as http, self._retail.price_list() as prices:
             regions = self._regions(http, wanted)
-            done = run_all({region: partial(self._in_turn, http, region, wanted) for region in regions})
+            read = partial(self._in_turn, http, prices, names)
+            done = run_all({region: partial(read, region) for region in regions})
         told = {region: each for region, each in done.items() if isinstance(each, _Told)}
         errors = {region: each for region, each in done.items() if isinstance(each, BaseException)}
         self._warn(errors, failed=bool(errors) and not told)
@@ -93,47 +103,54 @@ class Stock:
             known = [region for region in known if not names or region.lower() in names]
         return known
 
-    def _in_turn(self, http: HttpClient, region: str, wanted: Requirements) -> _Told:
+    def _in_turn(self, http: HttpClient, prices: HttpClient, names: set[str], region: str) -> _Told:
         with self._places:
-            return self._of(http, region, wanted)
+            return self._of(http, prices, names, region)
 
-    def _of(self, http: HttpClient, region: str, wanted: Requirements) -> _Told:
-        skus = self._skus(http, region, _sizes(wanted))
+    def _of(self, http: HttpClient, prices: HttpClient, names: set[str], region: str) -> _Told:
+        skus = self._skus(http, region, names)
         if not skus:
             return _Told({}, (), {})
+        quotas = {name.casefold() for sku in skus.values() for name in (sku.family, ALL_SPOT, ALL_VCPUS)}
         asked: dict[str, Callable[[], object]] = {
-            "prices": partial(self._prices, region),
-            "usages": partial(self._usages, http, region),
+            "prices": partial(self._prices, prices, region),
+            "usages": partial(self._usages, http, region, quotas),
         }
         done = run_all(asked)
-        prices, usages = done["prices"], done["usages"]
+        offers, usages = done["prices"], done["usages"]
         if isinstance(usages, AuthError):
             usages = None
-        for answer in (prices, usages):
+        for answer in (offers, usages):
             if isinstance(answer, BaseException):
                 raise answer
-        assert isinstance(prices, list)
+        assert isinstance(offers, list)
         assert usages is None or isinstance(usages, dict)
-        return _Told(skus, prices, usages)
+        return _Told(skus, offers, usages)
 
     def _skus(self, http: HttpClient, region: str, names: set[str]) -> dict[str, Sku]:
         from gpucloud_azure.api import SKUS, Sku
 
         def make(row: object) -> Sku | None:
-            # Some thousand rows come of which a few matter.
             if not isinstance(row, dict) or row.get("resourceType") != MACHINE:
                 return None
             return Sku.model_validate(row) if str(row.get("name")).casefold() in names else None
 
         asked = {"api-version": SKUS, "$filter": f"location eq '{region}'"}
-        rows = self._account.rows(http, self._account.path("providers/Microsoft.Compute/skus"), **asked)
+        path = self._account.path("providers/Microsoft.Compute/skus")
+        rows = self._account.paged(partial(self._excerpts.page, http, path, names), path, asked)
         return {sku.name.casefold(): sku for sku in Rows(self._account.provider).read(make, rows)}
 
-    def _usages(self, http: HttpClient, region: str) -> dict[str, Usage]:
+    def _prices(self, http: HttpClient, region: str) -> list[Offer]:
+        with self._at_the_prices:
+            return self._retail.retail_offers(http, region)
+
+    def _usages(self, http: HttpClient, region: str, names: set[str]) -> dict[str, Usage]:
+        """Those with these folded names."""
         from gpucloud_azure.api import COMPUTE, Usage
 
         path = self._account.path(f"providers/Microsoft.Compute/locations/{region}/usages")
-        rows = self._account.rows(http, path, **{"api-version": COMPUTE})
+        told = self._account.rows(http, path, **{"api-version": COMPUTE})
+        rows = (row for row in told if _counts(row, names))
         read = Rows(self._account.provider).read(Usage.model_validate, rows)
         return {usage.name.value.casefold(): usage for usage in read}
 
@@ -180,6 +197,16 @@ def _sizes(wanted: Requirements) -> set[str]:
             or any(w.accepts(normalise(size.gpu, memory_gib=size.gpu_memory), size.gpus) for w in wanted.gpus)
         )
     }
+
+
+def _counts(row: Any, names: set[str]) -> bool:
+    """Whether a quota as it came has one of these folded names; of all there are one in ten has."""
+    try:
+        found: bool = row["name"]["value"].casefold() in names
+    except (TypeError, KeyError, AttributeError):
+        # Whoever reads it says what is wrong with it.
+        return True
+    return found
 
 
 def _left_out(sku: Sku, market: Market) -> str:

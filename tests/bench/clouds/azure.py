@@ -27,6 +27,7 @@ FAMILIES: Final = 150
 OTHERS: Final = 60
 """How many sizes have a price and a part of a GPU, or GPUs of long ago."""
 
+NAMES: Final = tuple(name.replace("standard", "Standard") for name in SIZES)
 METERS: Final = tuple(product(("", " Windows"), ("", " Spot", " Low Priority")))
 
 MORE: Final = {
@@ -99,7 +100,7 @@ def _json(body: Any) -> bytes:
 
 def _skus(sizes: int) -> Iterator[market.Row]:
     """Those with GPUs, and plain ones."""
-    for name, size in SIZES.items():
+    for name, size in zip(NAMES, SIZES.values(), strict=True):
         yield market.sku(HOME, name, 24, size.gpus, size.memory_gib, "standardNCADSA100v4Family", **MORE)
     for number in range(sizes - len(SIZES)):
         name = f"Standard_D{number}ads_v6"
@@ -108,7 +109,7 @@ def _skus(sizes: int) -> Iterator[market.Row]:
 
 def _prices() -> Iterator[market.Row]:
     usual = market.prices(HOME)[0]
-    names = (*SIZES, *(f"Standard_NV{number}s_v4" for number in range(OTHERS)))
+    names = (*NAMES, *(f"Standard_NV{number}s_v4" for number in range(OTHERS)))
     for number, (name, (system, kind)) in enumerate(product(names, METERS)):
         yield {
             **usual,

@@ -209,7 +209,7 @@ class App:
         regions = [match[1]] if match else self.cloud.regions
         rows = [row for region in regions for row in self.cloud.skus.get(region, [])]
         self._all_known("sku", rows)
-        return _json({"value": rows})
+        return self._paged(request, rows)
 
     def _usages(self, _: Request, match: re.Match[str]) -> Response:
         rows = [market.usage(name, *figures) for name, figures in self.cloud.usages[match[1]].items()]

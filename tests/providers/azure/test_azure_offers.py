@@ -7,6 +7,7 @@ import logging
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,9 +18,11 @@ import pytest
 
 from gpucloud.errors import AuthError, ProviderError, Unreachable
 from gpucloud.model import Availability, GpuWish, Market, Offer, Requirements
+from gpucloud.provider import ProviderSettings
 from gpucloud_azure import Azure
-from tests.harness.azure import Cloud, Refusal
-from tests.harness.azure.market import A100, CPU, GB200, H100, MI300X, SEALED, T4, V100, restriction
+from gpucloud_azure.stock import PRICES_AT_ONCE
+from tests.harness.azure import Cloud, Refusal, serving
+from tests.harness.azure.market import A100, CPU, GB200, H100, MI300X, SEALED, T4, V100, restriction, sku
 
 Make = Callable[..., Azure]
 ANY = Requirements(markets=())
@@ -32,8 +35,19 @@ def by_place(offers: Any) -> dict[tuple[str, str | None, Market], Offer]:
 
 def restrict(cloud: Cloud, size: str, reason: str) -> None:
     """Let a size not be had in Virginia."""
-    (sku,) = (each for each in cloud.skus["eastus"] if each["name"] == size)
-    sku["restrictions"] = [restriction("eastus", reason)]
+    (row,) = (each for each in cloud.skus["eastus"] if each["name"] == size)
+    row["restrictions"] = [restriction("eastus", reason)]
+
+
+@contextmanager
+def running(service: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server that is there inside, at this address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), service) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def test_every_gpu_size_is_offered_in_every_region_on_demand_and_as_spot(azure: Azure) -> None:
@@ -75,8 +89,37 @@ def test_what_is_wanted_saves_questions(cloud: Cloud, azure: Azure) -> None:
 
 
 def test_a_region_without_what_is_wanted_is_not_asked_for_prices(cloud: Cloud, azure: Azure) -> None:
-    assert list(azure.offers(Requirements(gpus=(GpuWish.parse("B200"),)))) == []
+    for region, rows in cloud.skus.items():
+        cloud.skus[region] = [row for row in rows if row["name"] != V100]
+    assert list(azure.offers(Requirements(instance_types=(V100,), markets=()))) == []
+    assert cloud.requests
     assert not any(path == "/api/retail/prices" for _, path in cloud.requests)
+
+
+def test_for_what_no_size_has_nothing_is_asked(cloud: Cloud, azure: Azure) -> None:
+    assert list(azure.offers(Requirements(gpus=(GpuWish.parse("B200"),)))) == []
+    assert cloud.requests == []
+
+
+def test_a_size_on_a_later_page_is_offered_too(cloud: Cloud, azure: Azure) -> None:
+    plain = [sku("eastus", f"Standard_D{number}s_v5", 4, 0, 16, "standardDSv5Family") for number in range(60)]
+    cloud.skus["eastus"] = plain + cloud.skus["eastus"]
+    assert (A100, "eastus", Market.ON_DEMAND) in by_place(azure.offers(ANY))
+
+
+@pytest.mark.parametrize("wrong", ["many", [7], [{"name": "GPUs"}], [{"name": "GPUs", "value": 1}]])
+def test_a_size_that_cannot_be_read_does_not_hide_the_others(cloud: Cloud, azure: Azure, wrong: Any) -> None:
+    (row,) = (each for each in cloud.skus["eastus"] if each["name"] == T4)
+    row["capabilities"] = wrong
+    found = by_place(azure.offers(ANY))
+    assert (T4, "eastus", Market.ON_DEMAND) not in found
+    assert (A100, "eastus", Market.ON_DEMAND) in found
+
+
+def test_of_a_capability_that_is_told_twice_the_first_counts(cloud: Cloud, azure: Azure) -> None:
+    (row,) = (each for each in cloud.skus["eastus"] if each["name"] == T4)
+    row["capabilities"].append({"name": "vCPUs", "value": "400"})
+    assert by_place(azure.offers(ANY))[T4, "eastus", Market.ON_DEMAND].vcpus == 4
 
 
 @pytest.mark.parametrize("regions", ["eastus", ["East US"]])
@@ -126,9 +169,9 @@ def test_a_size_that_the_kind_of_subscription_excludes_has_no_quota(cloud: Cloud
 
 
 def test_a_zone_that_is_closed_does_not_close_the_region(cloud: Cloud, azure: Azure) -> None:
-    (sku,) = (each for each in cloud.skus["eastus"] if each["name"] == A100)
+    (row,) = (each for each in cloud.skus["eastus"] if each["name"] == A100)
     closed = restriction("eastus", "NotAvailableForSubscription")
-    sku["restrictions"] = [{**closed, "type": "Zone", "restrictionInfo": {"zones": ["1"]}}]
+    row["restrictions"] = [{**closed, "type": "Zone", "restrictionInfo": {"zones": ["1"]}}]
     assert (A100, "eastus", Market.ON_DEMAND) in by_place(azure.offers(ANY))
 
 
@@ -182,6 +225,37 @@ def test_a_listing_of_many_regions_is_asked_all_at_once(make: Make, cloud: Cloud
     for region in ("eastus", "westeurope"):
         cloud.hooks["GET", f"/locations/{region}/usages"] = together.wait
     assert {offer.region for offer in make().offers(ANY)} == {"eastus", "westeurope"}
+
+
+def test_connections_for_prices_are_kept_from_region_to_region(tmp_path: Path) -> None:
+    connections: list[object] = []
+    asked: list[str] = []
+    content = json.dumps({"Items": [], "NextPageLink": None}).encode()
+
+    class Prices(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            connections.append(self.client_address)
+            super().setup()
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    regions = tuple(f"region{number}" for number in range(PRICES_AT_ONCE * 3))
+    with serving(tmp_path, Cloud(regions)) as server, running(Prices) as url:
+        environ = {**server.environ, "HOME": str(tmp_path)}
+        table = {**server.table, "catalog_url": url}
+        assert list(Azure(ProviderSettings("azure", tmp_path / "state", table, environ)).offers(ANY)) == []
+    assert len(asked) == len(regions)
+    assert len(connections) <= PRICES_AT_ONCE
 
 
 # -- advice ----------------------------------------------------------------------------------------
@@ -286,12 +360,8 @@ def metadata() -> Iterator[tuple[str, list[dict[str, Any]], list[str]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as service:
-        thread = threading.Thread(target=service.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"127.0.0.1:{service.server_port}", events, headers
-        service.shutdown()
-        thread.join()
+    with running(Service) as url:
+        yield url.removeprefix("http://"), events, headers
 
 
 @pytest.mark.parametrize("tool", ["curl", "wget"])
