@@ -5,8 +5,8 @@ waits for less.
 
 What importing an SDK costs, as so many starts of Python: boto3 42, google-cloud-compute 225,
 azure-mgmt-compute 26, azure-identity 24 (2026-11-21, the best of five on a busy virtual machine with two
-x86-64 cores, Python 3.11). Live offers need boto3 and azure-identity and go without the others, which are for
-changes; a command that asks no cloud loads none of them.
+x86-64 cores, Python 3.11). Live offers need azure-identity, and of Amazon's what signs requests; the others
+are for changes. A command that asks no cloud loads none of them.
 """
 
 from __future__ import annotations
@@ -61,11 +61,6 @@ main()
 """
 LIVE: Final = ("offers", "--live", "--json", "--timeout", "10m")
 
-IN_FULL: Final = pytest.mark.skipif(
-    not os.environ.get("GPUCLOUD_BENCH_CLOUDS"),
-    reason="GPUCLOUD_BENCH_CLOUDS=1 asks them again and again, which takes minutes",
-)
-
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="only Linux tells the memory of a process like this"
 )
@@ -116,7 +111,7 @@ class Clouds:
         done = command(environ, *LIVE, *(word for name in names for word in ("--provider", name)))
         took = time.perf_counter() - began
         assert json.loads(done.out)["failures"] == []
-        assert not {"google.cloud", "azure.mgmt"} & done.modules
+        assert not {"boto3", "google.cloud", "azure.mgmt"} & done.modules
         self.mib[names] = min(done.mib, self.mib.get(names, done.mib))
         return took
 
@@ -151,7 +146,6 @@ def test_all_that_there_is_is_told(far: Clouds) -> None:
     assert markets == {(name, market) for name in NAMES for market in (Market.ON_DEMAND, Market.SPOT)}
 
 
-@IN_FULL
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_none_takes_too_large_a_part_of_the_time(
@@ -163,7 +157,6 @@ def test_none_takes_too_large_a_part_of_the_time(
     assert starts <= ALONE[name]
 
 
-@IN_FULL
 @pytest.mark.slow
 def test_live_offers_of_all_three_take_six_seconds(far: Clouds, capsys: pytest.CaptureFixture[str]) -> None:
     starts = far.starts(NAMES, IN_UNITS_OF_PYTHON)

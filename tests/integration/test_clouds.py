@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from gpucloud.model import HostKeySource, utcnow
 from tests.harness.acme import Verb
+from tests.harness.aws.blocks import Offering
 from tests.harness.books import opened
 from tests.harness.cli import Cli, installation
 from tests.harness.cloud_hosts import CloudHosts, cloud_hosts
@@ -21,6 +23,7 @@ from tests.harness.waiting import eventually
 pytestmark = pytest.mark.needs_netns
 
 JOB = "expr 6 \\* 7 >answer.txt; nvidia-smi"
+INTO = ("--provider", "aws", "--reservation", "blk", "--no-push")
 GPUS = ("--gpu", "H100:8", "--yes")
 
 
@@ -157,6 +160,26 @@ def test_a_block_is_bought_once_and_launched_into_at_google(cli: Cli, rigs: dict
     cli.ok("down", "x", "--yes", env=env)
     findings = cli.ok("fsck", "--json", env=env).json["findings"]
     assert [finding["kind"] for finding in findings] == ["reserved"]
+
+
+def test_a_block_is_bought_once_and_launched_into_at_amazon(cli: Cli, rigs: dict[str, Rig]) -> None:
+    rig = rigs["aws"]
+    starts_at = utcnow().replace(microsecond=0) + timedelta(seconds=1)
+    offering = Offering("cb-1", "p5.48xlarge", "us-east-1a", starts_at, starts_at + timedelta(days=1))
+    rig.state.offerings = [offering]
+    env = configure(config_of(cli), rig)
+    wanted = ("--provider", "aws", "--gpu", "H100:8", "--for", "24h", "--start", "0s..1h")
+    (shown,) = cli.ok("reserve", *wanted, "--json", env=env).json["blocks"]
+    assert (shown["usd"], shown["usd_upfront"]) == ("5400", "5400")
+    cli.ok("reserve", *wanted, "--name", "blk", "--buy", "--yes", env=env)
+    (reservation,) = rig.state.reservations.values()
+    eventually(lambda: cli("launch", "--name", "x", *INTO, env=env).code == 0)
+    assert cli.ok("exec", "x", "--", "echo in", env=env).out == "in\n"
+    (held,) = cli.ok("reservations", "--json", env=env).json["reservations"]
+    assert (held["reservation"], held["free"]) == (reservation.id, 0)
+    assert cli.ok("cost", "--json", env=env).json["lines"][0]["reservation"] == "5400"
+    cli.ok("down", "x", "--yes", env=env)
+    assert not [machine for machine in rig.state.instances() if machine.ended_at is None]
 
 
 def test_out_of_stock_at_two_clouds_it_is_the_third(cli: Cli, rigs: dict[str, Rig]) -> None:
