@@ -84,7 +84,8 @@ class Traits:
     ``plants_host_key``: launch installs ``spec.host_key`` as the machine's SSH host key.
     ``outlives_instance``: the machine is there before and after the rental, so the core cleans up our folder
     on it before terminate. ``notice_probe`` is POSIX sh that succeeds on the host once an interruption has
-    been announced. ``listing_lag_s`` is how long a new instance may be missing from the listing.
+    been announced, and ends with 3 while the provider only advises to leave. ``listing_lag_s`` is how long a
+    new instance may be missing from the listing.
     ``self_end`` is POSIX sh that ends the instance from within, where the fuse is B or C. ``console`` is the
     address of the page on which a person can end an instance, and ``end_command`` the vendor's own command
     for it, both with ``{id}`` and ``{region}`` where these belong. ``firewalled``: launch opens SSH to

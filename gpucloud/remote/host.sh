@@ -15,6 +15,7 @@
 #   ROOT/busy          "WHEN WHY": when it was last busy; what keeps it so now: job, ssh, gpu, start or none
 #   ROOT/over          why it is to end: "lease", "idle SECONDS" or none
 #   ROOT/notice        is there once the provider has announced that it takes the machine back
+#   ROOT/warning       is there once the provider has advised to leave the machine
 #   ROOT/claim         who uses the machine, where several may
 #   ROOT/gpu.csv       GPU use over time, where nvidia-smi is there
 #   ROOT/sent/         what was pushed last, as the client wrote it
@@ -117,7 +118,7 @@ init() {
   [ -z "$4" ] || printf '%s\n' "$4" | put at-end || exit
   if ! alive "$ROOT/watch.pid"; then
     # These are from before a reboot; whoever takes the machine sets its limits next.
-    drop "$ROOT/lease" "$ROOT/notice" "$ROOT/idle" "$ROOT/busy" "$ROOT/over"
+    drop "$ROOT/lease" "$ROOT/notice" "$ROOT/warning" "$ROOT/idle" "$ROOT/busy" "$ROOT/over"
     detach watch
     # One that sees that another has come after it goes, perhaps while we look at it.
     alive "$ROOT/watch.pid" || { nap && alive "$ROOT/watch.pid"; } ||
@@ -231,11 +232,22 @@ lift() { ! says "$1" || tell over none; }
 # tell NAME TEXT: for busy and over, which have room for 32 characters.
 tell() { note "$ROOT/$1" "$(printf '%-32s' "$2")"; }
 
+# The probe succeeds once the machine is taken back, and ends with 3 while its provider only advises to leave.
 heed_notice() {
-  if [ -f "$ROOT/notice-probe" ] && [ ! -e "$ROOT/notice" ] && sh "$ROOT/notice-probe"; then
-    : >"$ROOT/notice"
-    signal_jobs TERM notice
-  fi
+  [ -f "$ROOT/notice-probe" ] && [ ! -e "$ROOT/notice" ] || return 0
+  sh "$ROOT/notice-probe"
+  case $? in
+    0) : >"$ROOT/notice" && signal_jobs TERM notice ;;
+    3) [ -e "$ROOT/warning" ] || warn ;;
+  esac
+}
+
+# Tells the jobs that are going, which go on.
+warn() {
+  : >"$ROOT/warning"
+  for job in "$ROOT"/jobs/*; do
+    ! going "${job##*/}" || echo "gpucloud: the provider may soon take this machine back" >>"$job/log"
+  done
 }
 
 sample() {
@@ -433,6 +445,7 @@ become() {
   shell=$(command -v bash) && set -- "$shell" -e -o pipefail "$1/$2" || set -- "$(command -v sh)" -e "$1/$2"
   # What sh starts in the background ignores these for good, and so would all of the job.
   ! env --default-signal=INT true 2>/dev/null || set -- "$(command -v env)" --default-signal=HUP,INT,QUIT "$@"
+  GPUCLOUD_WARNING=$ROOT/warning && export GPUCLOUD_WARNING
   # From here on a variable of ours may be one of the job.
   eval "$environment"
   exec "$@"

@@ -36,18 +36,19 @@ log = logging.getLogger(__name__)
 
 METADATA: Final = "http://169.254.169.254/latest"
 
-# Metadata are told only to who has a token, which is had by PUT. The path is there once there is a notice.
+# Metadata are told only to who has a token, which is had by PUT. Each path is there once there is something.
 NOTICE_PROBE: Final = f"""\
 ttl='X-aws-ec2-metadata-token-ttl-seconds: 60'
 if command -v curl >/dev/null 2>&1; then
-  token=$(curl -fsS -m 1 -X PUT -H "$ttl" {METADATA}/api/token 2>/dev/null) &&
-    curl -fsS -m 1 -o /dev/null -H "X-aws-ec2-metadata-token: $token" \
-{METADATA}/meta-data/spot/instance-action 2>/dev/null
+  token=$(curl -fsS -m 1 -X PUT -H "$ttl" {METADATA}/api/token 2>/dev/null) || exit 1
+  told() {{ curl -fsS -m 1 -o /dev/null -H "X-aws-ec2-metadata-token: $token" "$1" 2>/dev/null; }}
 else
-  token=$(wget -q -T 1 -t 1 -O - --method=PUT --header="$ttl" {METADATA}/api/token 2>/dev/null) &&
-    wget -q -T 1 -t 1 -O /dev/null --header="X-aws-ec2-metadata-token: $token" \
-{METADATA}/meta-data/spot/instance-action 2>/dev/null
+  token=$(wget -q -T 1 -t 1 -O - --method=PUT --header="$ttl" {METADATA}/api/token 2>/dev/null) || exit 1
+  told() {{ wget -q -T 1 -t 1 -O /dev/null --header="X-aws-ec2-metadata-token: $token" "$1" 2>/dev/null; }}
 fi
+told {METADATA}/meta-data/spot/instance-action && exit
+told {METADATA}/meta-data/events/recommendations/rebalance && exit 3
+exit 1
 """
 
 

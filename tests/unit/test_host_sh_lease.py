@@ -215,6 +215,21 @@ def test_once_an_interruption_is_announced_nothing_more_begins(host: HostSh) -> 
     assert not (host.work / "ran").exists()
 
 
+def test_an_advice_to_leave_is_told_once_to_the_job_which_goes_on_until_the_notice(host: HostSh) -> None:
+    host.init(probe='[ ! -e "$HOME/advised" ] || exit 3; [ -e "$HOME/taken back" ]')
+    waiting = 'until [ -e "$GPUCLOUD_WARNING" ]; do sleep 0.05; done; touch warned\n'
+    started(host, f"trap 'exit 7' TERM\ntouch up\n{waiting}{FOREVER}")
+    (host.home / "advised").touch()
+    eventually((host.work / "warned").exists)
+    eventually(lambda: b"may soon take this machine back\n" in host.log("j"))
+    some_beats(host)
+    assert host.log("j").count(b"may soon take") == 1
+    assert "notice" not in host.status("j")
+    (host.home / "advised").rename(host.home / "taken back")
+    ended = host.ended("j")
+    assert (ended["exit"], ended["notice"]) == ("7", "yes")
+
+
 def test_a_notice_from_before_a_reboot_is_forgotten(host: HostSh) -> None:
     host.init(probe='[ -e "$HOME/taken back" ]')
     (host.home / "taken back").touch()

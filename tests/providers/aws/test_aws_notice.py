@@ -22,7 +22,7 @@ class Metadata:
     """IMDSv2: a token by PUT, and then what is asked for with it."""
 
     def __init__(self) -> None:
-        self.notice = False
+        self.notice = self.advice = False
         self.asked: list[str] = []
 
     def answer(self, request: Request) -> Response:
@@ -34,6 +34,8 @@ class Metadata:
             return Response(status=401)
         if self.notice and request.path == "/latest/meta-data/spot/instance-action":
             return Response('{"action": "terminate", "time": "2026-11-21T08:22:00Z"}')
+        if self.advice and request.path == "/latest/meta-data/events/recommendations/rebalance":
+            return Response('{"noticeTime": "2026-11-21T08:20:00Z"}')
         return Response(status=404)
 
 
@@ -45,15 +47,15 @@ def metadata(httpserver: HTTPServer) -> Metadata:
 
 
 @pytest.fixture(params=["curl", "wget"])
-def announced(request: pytest.FixtureRequest, httpserver: HTTPServer, tmp_path: Path) -> Callable[[], bool]:
-    """Runs the probe where only one of the programs is there."""
+def announced(request: pytest.FixtureRequest, httpserver: HTTPServer, tmp_path: Path) -> Callable[[], int]:
+    """Runs the probe where only one of the programs is there; 0 is a notice and 3 an advice."""
     program = shutil.which(request.param)
     if program is None:
         pytest.skip(f"there is no {request.param} on this machine")
     (tmp_path / request.param).symlink_to(program)
     probe = Aws.traits.notice_probe.replace(METADATA, httpserver.url_for("").rstrip("/"))
 
-    def run() -> bool:
+    def run() -> int:
         done = subprocess.run(
             [shutil.which("sh") or "/bin/sh", "-c", probe],
             env={"PATH": str(tmp_path)},
@@ -62,16 +64,24 @@ def announced(request: pytest.FixtureRequest, httpserver: HTTPServer, tmp_path: 
             check=False,
         )
         assert (done.stdout, done.stderr) == ("", "")
-        return done.returncode == 0
+        return done.returncode
 
     return run
 
 
-def test_there_is_no_notice_until_there_is_one(metadata: Metadata, announced: Callable[[], bool]) -> None:
-    assert not announced()
+def test_there_is_no_notice_until_there_is_one(metadata: Metadata, announced: Callable[[], int]) -> None:
+    assert announced() == 1
+    asked = [
+        "PUT /latest/api/token",
+        "GET /latest/meta-data/spot/instance-action",
+        "GET /latest/meta-data/events/recommendations/rebalance",
+    ]
+    assert metadata.asked == asked
+    metadata.advice = True
+    assert announced() == 3
     metadata.notice = True
-    assert announced()
-    assert metadata.asked == ["PUT /latest/api/token", "GET /latest/meta-data/spot/instance-action"] * 2
+    assert announced() == 0
+    assert metadata.asked[-2:] == asked[:2]
 
 
 def test_without_a_metadata_service_there_is_no_notice(tmp_path: Path) -> None:
