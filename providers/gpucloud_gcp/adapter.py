@@ -231,7 +231,7 @@ class Gcp(PastPrices, Provider):
                 self._changes.act("ResourcePolicies", "ResourcePolicy", "delete", resource.ref.id, where)
 
     def shared_resources(self) -> Iterable[SideResource]:
-        """The network and the rules of its firewall that launches made."""
+        """The networks that launches made, their subnets and the rules of their firewalls."""
         from gpucloud_gcp.network import shared
 
         return shared(self._account)

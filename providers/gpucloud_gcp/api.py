@@ -29,6 +29,8 @@ DISKS: Final = PROJECT + "/aggregated/disks"
 DISK: Final = PROJECT + "/zones/{zone}/disks/{name}"
 POLICIES: Final = PROJECT + "/aggregated/resourcePolicies"
 NETWORKS: Final = PROJECT + "/global/networks"
+SUBNETS: Final = PROJECT + "/aggregated/subnetworks"
+SUBNETS_OF_REGION: Final = REGION + "/subnetworks"
 FIREWALLS: Final = PROJECT + "/global/firewalls"
 IMAGES: Final = "compute/v1/projects/{owner}/global/images"
 OPERATIONS: Final = PROJECT + "/{place}/operations"
@@ -348,6 +350,8 @@ class _Config(_Words):
 
 
 class _Interface(_Words):
+    network: str = ""
+    subnetwork: str = ""
     network_ip: str | None = Field(default=None, alias="networkIP")
     access_configs: list[_Config] = Field(default_factory=list)
 
@@ -384,7 +388,7 @@ class Machine(_Words):
 
 
 class Thing(_Words):
-    """Something beside instances: a disk, a placement policy, a network or a rule of its firewall."""
+    """Something beside instances: a disk, a placement policy, a network, a subnet or a rule of a firewall."""
 
     name: str = Field(min_length=1)
     labels: dict[str, str] = Field(default_factory=dict)

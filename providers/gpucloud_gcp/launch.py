@@ -22,6 +22,7 @@ from gpucloud_gcp.errors import EXISTS, PROVIDER
 from gpucloud_gcp.images import chosen
 from gpucloud_gcp.machines import parts
 from gpucloud_gcp.network import NETWORK, placement, prepare
+from gpucloud_gcp.rdma import fabric
 from gpucloud_gcp.sdk import Changes, Place, request_id
 
 SHORTEST: Final = timedelta(seconds=30)
@@ -110,7 +111,9 @@ def _made(account: Account, changes: Changes, offer: Offer, spec: LaunchSpec, zo
     tags = prepare(account, changes, spec)
     region = zone.rpartition("-")[0]
     policy = placement(account, changes, spec, machine_type, region)
-    body = instance_body(offer, spec, zone=zone, image=image, tags=tags)
+    beside = fabric(account, changes, spec, machine_type, zone)
+    body = instance_body(offer, spec, zone=zone, image=image, tags=[*tags, *beside.tags])
+    body["networkInterfaces"] += beside.cards
     if policy:
         body["resourcePolicies"] = [
             f"projects/{account.who.project}/regions/{region}/resourcePolicies/{policy}"

@@ -1,4 +1,4 @@
-"""What launches share: one network, the rules of its firewall, and placement policies for groups.
+"""What launches share: a network, the rules of its firewall, and placement policies for groups.
 
 Networks and rules have no labels, so what is ours says so in its description. A rule lets one network of the
 outside in, at port 22, to the machines that have its name as a tag: so each machine is open to those whom its
@@ -27,6 +27,7 @@ NETWORK: Final = "gpucloud"
 MARK: Final = "gpucloud=shared"
 EVERYBODY: Final = ("0.0.0.0/0", "::/0")
 RULE_KIND: Final = "firewall rule"
+SUBNET_KIND: Final = "subnet"
 NETWORK_KIND: Final = "network"
 
 AMONG_NODES: Final = "gpucloud-nodes"
@@ -34,6 +35,16 @@ AMONG_NODES: Final = "gpucloud-nodes"
 
 NETWORK_S: Final = 120.0
 """How long a network with a subnet in each region may take to be made; that is done once in a project."""
+
+COLLECTIONS: Final = {
+    RULE_KIND: ("Firewalls", "Firewall"),
+    SUBNET_KIND: ("Subnetworks", "Subnetwork"),
+    NETWORK_KIND: ("Networks", "Network"),
+}
+"""What the SDK calls them."""
+
+REMOVAL_S: Final = 120.0
+"""How long one may take to be deleted; a network cannot be before its subnets are gone."""
 
 TOGETHER: Final = re.compile(r"(a2|a3|a4|a4x|g2|g4)-")
 """The series that can be placed close together.
@@ -52,17 +63,17 @@ def prepare(account: Account, changes: Changes, spec: LaunchSpec) -> list[str]:
     rules = _ssh_rules(spec.ssh_from)
     if spec.nodes > 1:
         rules[AMONG_NODES] = {"sourceTags": [AMONG_NODES], "allowed": [{"IPProtocol": "all"}]}
-    if not any(_ours(account, api.NETWORKS, NETWORK)):
+    if not any(ours(account, api.NETWORKS, NETWORK)):
         body = {"name": NETWORK, "description": MARK, "autoCreateSubnetworks": True}
-        _insert(account, changes, "Networks", "Network", body, NETWORK_S)
-    _see_to(account, changes, rules)
+        insert(account, changes, "Networks", "Network", body, NETWORK_S)
+    see_to(account, changes, rules)
     return sorted(rules)
 
 
 def admit(account: Account, changes: Changes, sources: Sequence[str]) -> list[str]:
     """See to it that there are rules for more networks; return the tags for them."""
     rules = _ssh_rules(sources)
-    _see_to(account, changes, rules)
+    see_to(account, changes, rules)
     return sorted(rules)
 
 
@@ -70,8 +81,12 @@ def _ssh_rules(sources: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {_rule_name(source): _rule(source) for source in sources or EVERYBODY}
 
 
-def _see_to(account: Account, changes: Changes, rules: Mapping[str, Mapping[str, Any]]) -> None:
-    known = {thing.name for thing in _ours(account, api.FIREWALLS, f"{NETWORK}-.*")}
+def see_to(account: Account, changes: Changes, rules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make those rules that are not there, each for the machines with its name as a tag.
+
+    A rule is one of the network of all launches unless it names another.
+    """
+    known = {thing.name for thing in ours(account, api.FIREWALLS, f"{NETWORK}-.*")}
     for name in rules.keys() - known:
         body = {
             "name": name,
@@ -81,7 +96,7 @@ def _see_to(account: Account, changes: Changes, rules: Mapping[str, Mapping[str,
             "targetTags": [name],
             **rules[name],
         }
-        _insert(account, changes, "Firewalls", "Firewall", body)
+        insert(account, changes, "Firewalls", "Firewall", body)
 
 
 def placement(account: Account, changes: Changes, spec: LaunchSpec, machine_type: str, region: str) -> str:
@@ -95,22 +110,32 @@ def placement(account: Account, changes: Changes, spec: LaunchSpec, machine_type
         "groupPlacementPolicy": {"collocation": "COLLOCATED"},
     }
     place = Place(region=region)
-    _insert(account, changes, "ResourcePolicies", "ResourcePolicy", body, place=place)
+    insert(account, changes, "ResourcePolicies", "ResourcePolicy", body, place=place)
     return name
 
 
 def shared(account: Account) -> Iterator[SideResource]:
-    """The rules and the network of ours, in the order to be removed in."""
-    for kind, template in (RULE_KIND, api.FIREWALLS), (NETWORK_KIND, api.NETWORKS):
-        for thing in _ours(account, template, f"{NETWORK}.*"):
-            if thing.description == MARK:
-                yield SideResource(provider=PROVIDER, kind=kind, ref=InstanceRef(thing.name))
+    """The rules, subnets and networks of ours, in the order to be removed in."""
+    for kind, region, thing in _shareable(account):
+        if thing.description == MARK:
+            yield SideResource(provider=PROVIDER, kind=kind, ref=InstanceRef(thing.name, region))
+
+
+def _shareable(account: Account) -> Iterator[tuple[str, str | None, api.Thing]]:
+    """Whatever has such a name, with what it is and its region."""
+    for thing in ours(account, api.FIREWALLS, f"{NETWORK}.*"):
+        yield RULE_KIND, None, thing
+    # Those of the network of all launches are Google's own, and go with it.
+    for scope, row in account.all(api.SUBNETS, f"name eq '{NETWORK}-.*'"):
+        yield SUBNET_KIND, scope.rpartition("/")[2], account.read(api.Thing, row)
+    for thing in ours(account, api.NETWORKS, f"{NETWORK}.*"):
+        yield NETWORK_KIND, None, thing
 
 
 def remove(account: Account, changes: Changes, resource: SideResource, used: Sequence[api.Machine]) -> None:
-    """Delete a rule or the network. ``used`` are our machines. Raises ``Rejected`` while one needs it."""
+    """Delete one of what is shared. ``used`` are our machines. Raises ``Rejected`` while one needs it."""
     name = resource.ref.id
-    users = [one.name for one in used if resource.kind == NETWORK_KIND or name in one.tags.items]
+    users = [one.name for one in used if _uses(one, resource)]
     if users:
         raise Rejected(
             f"{PROVIDER}: the {resource.kind} {name} is in use",
@@ -118,15 +143,27 @@ def remove(account: Account, changes: Changes, resource: SideResource, used: Seq
             why=f"{users[0]} uses it",
             hint="gpucloud ps",
         )
-    kind, what = ("Firewalls", "Firewall") if resource.kind == RULE_KIND else ("Networks", "Network")
+    place = Place(region=resource.ref.region or "")
     try:
-        operation = changes.act(kind, what, "delete", name, Place())
+        operation = changes.act(*COLLECTIONS[resource.kind], "delete", name, place)
     except NotFound:
         return
-    account.confirm(operation, GLOBAL)
+    account.confirm(operation, _where(place), REMOVAL_S)
 
 
-def _insert(
+def _uses(machine: api.Machine, resource: SideResource) -> bool:
+    if resource.kind == RULE_KIND:
+        return resource.ref.id in machine.tags.items
+    cards = machine.network_interfaces
+    links = [card.network if resource.kind == NETWORK_KIND else card.subnetwork for card in cards]
+    return resource.ref.id in {link.rpartition("/")[2] for link in links}
+
+
+def _where(place: Place) -> str:
+    return f"regions/{place.region}" if place.region else GLOBAL
+
+
+def insert(
     account: Account,
     changes: Changes,
     kind: str,
@@ -135,18 +172,18 @@ def _insert(
     at_most_s: float | None = None,
     place: Place = Place(),  # noqa: B008 - it is frozen
 ) -> None:
-    """Make something that may be there already."""
+    """Make something that may be there already, and wait for it ``at_most_s`` seconds."""
     try:
         operation = changes.insert(kind, what, body, place)
-        where = f"regions/{place.region}" if place.region else GLOBAL
-        account.confirm(operation, where, at_most_s)
+        account.confirm(operation, _where(place), at_most_s)
     except ProviderError as error:
         if error.vendor_code not in EXISTS:
             raise
 
 
-def _ours(account: Account, template: str, pattern: str) -> Iterator[api.Thing]:
-    rows = account.listed(template, f"name eq '{pattern}'")
+def ours(account: Account, template: str, pattern: str, **names: str) -> Iterator[api.Thing]:
+    """What has one of our names, in one place."""
+    rows = account.listed(template, f"name eq '{pattern}'", **names)
     return (account.read(api.Thing, row) for row in rows)
 
 

@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, Final
 
 from tests.harness.gcp import shelf
+from tests.harness.gcp.cards import card_faults, name_of, network_faults, profile_of, subnet_faults
 from tests.harness.gcp.fields import masked
 from tests.harness.gcp.shelf import region_of
 
@@ -112,13 +113,13 @@ def nobody_cares(_: str) -> None:
 class Project:
     """The project ``acme``. Everything public is for tests to set before, or between, requests.
 
-    ``full`` are machine types and zones without stock, ``limits`` quotas by region (``""`` for the whole
-    project) and metric, ``forbidden`` ids of methods, with ``@region`` for one region alone. ``throttled`` is
-    how often a method, or with ``""`` any, is still answered by ``throttling``. ``breaks`` are zones in which
-    an instance fails after its disk was made. ``lag`` is in how many listings a new instance is missing.
-    ``slow`` is how often an operation is found unfinished. ``unreachable`` zones are left out of listings.
-    ``calendar`` is from when on how many machines of a type can be reserved in a zone; what is asked for is
-    declined when it ``declines``.
+    ``profiles`` are those that networks may have. ``full`` are machine types and zones without stock,
+    ``limits`` quotas by region (``""`` for the whole project) and metric, ``forbidden`` ids of methods, with
+    ``@region`` for one region alone. ``throttled`` is how often a method, or with ``""`` any, is still
+    answered by ``throttling``. ``breaks`` are zones in which an instance fails after its disk was made.
+    ``lag`` is in how many listings a new instance is missing. ``slow`` is how often an operation is found
+    unfinished. ``unreachable`` zones are left out of listings. ``calendar`` is from when on how many machines
+    of a type can be reserved in a zone; what is asked for is declined when it ``declines``.
     """
 
     name: str = "acme"
@@ -133,6 +134,7 @@ class Project:
     obtainability: dict[tuple[str, str], float] = field(default_factory=dict)
     calendar: dict[tuple[str, str], tuple[datetime, int]] = field(default_factory=dict)
     declines: bool = False
+    profiles: set[str] = field(default_factory=lambda: {f"us-central1-{zone}-vpc-roce" for zone in "ab"})
     full: set[tuple[str, str]] = field(default_factory=set)
     stock_out: tuple[str, str] = STOCK_OUT
     limits: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -150,6 +152,8 @@ class Project:
     _ended: list[Machine] = field(default_factory=list)
     _disks: dict[tuple[str, str], Row] = field(default_factory=dict)
     _networks: dict[str, Row] = field(default_factory=dict)
+    _subnets: dict[tuple[str, str], Row] = field(default_factory=dict)
+    _leaving: dict[str, Row] = field(default_factory=dict)
     _firewalls: dict[str, Row] = field(default_factory=dict)
     _policies: dict[tuple[str, str], Row] = field(default_factory=dict)
     _futures: dict[tuple[str, str], Row] = field(default_factory=dict)
@@ -193,6 +197,15 @@ class Project:
     def networks(self) -> list[str]:
         """The names of the networks."""
         return sorted(self._networks)
+
+    @property
+    def subnets(self) -> dict[str, Row]:
+        """The subnets that were made one by one, by name."""
+        return {name: row for (_, name), row in self._subnets.items()}
+
+    def network(self, name: str) -> Row:
+        """A network as Google has it."""
+        return self._networks[name]
 
     @property
     def firewalls(self) -> dict[str, Row]:
@@ -724,12 +737,14 @@ class Project:
 
     def _check_parts(self, zone: str, body: Row) -> None:
         """Raises for an instance that refers to what is not there."""
-        for card in body["networkInterfaces"]:
-            network = self._networks.get(card["network"].rpartition("/")[2])
-            if network is None:
-                raise not_found(card["network"])
-            if self._works[network["_work"]].looks:
-                raise Refused(400, "resourceNotReady", f"{card['network']} is not ready")
+        cards = body["networkInterfaces"]
+        for card in cards:
+            self._ready(card["network"], self._networks.get(name_of(card["network"])))
+            if "subnetwork" in card:
+                key = region_of(zone), name_of(card["subnetwork"])
+                self._ready(card["subnetwork"], self._subnets.get(key))
+        kind = name_of(body["machineType"])
+        self._check(card_faults(zone, kind, cards, self._networks, self._subnets))
         for policy in body.get("resourcePolicies", []):
             if (region_of(zone), policy.rpartition("/")[2]) not in self._policies:
                 raise not_found(policy)
@@ -744,6 +759,18 @@ class Project:
             shelves = self.images.get(found[1], []) if found else []
             if not any(family in {one["name"], one["family"]} for one in shelves):
                 raise Refused(400, "invalid", f"Invalid value for field 'sourceImage': '{source}'")
+
+    def _ready(self, link: str, row: Row | None) -> Row:
+        """What an address leads to. Raises while that is not there or just being made."""
+        if row is None:
+            raise not_found(link)
+        if self._works[row["_work"]].looks:
+            raise Refused(400, "resourceNotReady", f"The resource '{link}' is not ready")
+        return row
+
+    def _check(self, faults: Iterator[str]) -> None:
+        for fault in faults:
+            raise Refused(400, "invalid", fault)
 
     def _check_queued(self, zone: str, kind: str, body: Row) -> None:
         """Raises for what cannot wait for capacity, or not like that."""
@@ -903,6 +930,13 @@ class Project:
     def _compute_networks_insert(self, _: Any, __: Any, body: Row) -> Row:
         if body["name"] in self._networks:
             raise Refused(409, "alreadyExists", f"The resource 'networks/{body['name']}' already exists")
+        self._check(network_faults(body))
+        profile = profile_of(body)
+        if profile and profile not in self.profiles:
+            raise not_found(body["networkProfile"])
+        limit = self.limits.get(("", "NETWORKS"))
+        if limit is not None and len(self._networks) >= limit:
+            raise Refused(403, "quotaExceeded", f"Quota 'NETWORKS' exceeded.  Limit: {limit} globally.")
         work = self._work("insert", "networks", body["name"])
         self._networks[body["name"]] = {**body, "kind": "compute#network", "_work": work["name"]}
         return work
@@ -918,16 +952,64 @@ class Project:
         name = path["network"]
         if name not in self._networks:
             raise not_found(f"networks/{name}")
-        users = [key[1] for key, one in self._machines.items() if one.row.get("networkInterfaces")]
-        users += [rule["name"] for rule in self._firewalls.values() if rule.get("network", "").endswith(name)]
+        users = self._attached("network", name)
+        leaving = [row for work, row in self._leaving.items() if self._works[work].looks]
+        rows = [*self._firewalls.values(), *self._subnets.values(), *leaving]
+        users += [row["name"] for row in rows if name_of(row.get("network", "")) == name]
         if users:
             raise in_use(f"networks/{name}", users[0])
         del self._networks[name]
         return self._work("delete", "networks", name)
 
+    def _attached(self, what: str, name: str) -> list[str]:
+        """The instances that have a card in a network, or a subnet."""
+        return [
+            machine.row["name"]
+            for machine in self._machines.values()
+            if any(name_of(card.get(what, "")) == name for card in machine.row.get("networkInterfaces", []))
+        ]
+
+    def _compute_subnetworks_insert(self, path: Mapping[str, str], _: Any, body: Row) -> Row:
+        region, name = path["region"], body["name"]
+        if (region, name) in self._subnets:
+            raise Refused(409, "alreadyExists", f"The resource 'subnetworks/{name}' already exists")
+        network = self._ready(body["network"], self._networks.get(name_of(body["network"])))
+        others = [row for row in self._subnets.values() if name_of(row["network"]) == network["name"]]
+        self._check(subnet_faults(region, body, network, others))
+        work = self._work("insert", "subnetworks", name, region=region)
+        self._subnets[region, name] = {**body, "kind": "compute#subnetwork", "_work": work["name"]}
+        return work
+
+    def _compute_subnetworks_list(self, path: Mapping[str, str], query: Mapping[str, str], _: Any) -> Row:
+        rows = [row for (region, _), row in self._subnets.items() if region == path["region"]]
+        return self._listed("compute#subnetworkList", rows, query)
+
+    def _compute_subnetworks_aggregatedlist(self, _: Any, query: Mapping[str, str], __: Any) -> Row:
+        rows = [
+            (f"regions/{region}", {name: value for name, value in row.items() if name != "_work"})
+            for (region, _), row in self._subnets.items()
+        ]
+        scopes = sorted({f"regions/{region_of(zone)}" for zone in shelf.ZONES})
+        return self._by_scope("compute#subnetworkAggregatedList", rows, "subnetworks", query, scopes)
+
+    def _compute_subnetworks_delete(self, path: Mapping[str, str], *_: Any) -> Row:
+        key = path["region"], path["subnetwork"]
+        if key not in self._subnets:
+            raise not_found(f"subnetworks/{key[1]}")
+        if users := self._attached("subnetwork", key[1]):
+            raise in_use(f"subnetworks/{key[1]}", users[0])
+        work = self._work("delete", "subnetworks", key[1], region=key[0])
+        self._leaving[work["name"]] = self._subnets.pop(key)
+        return work
+
     def _compute_firewalls_insert(self, _: Any, __: Any, body: Row) -> Row:
         if body["name"] in self._firewalls:
             raise Refused(409, "alreadyExists", f"The resource 'firewalls/{body['name']}' already exists")
+        network = self._networks.get(name_of(body["network"]))
+        if network is None:
+            raise not_found(body["network"])
+        if profile_of(network):
+            raise Refused(400, "invalid", f"{network['name']} takes no VPC firewall rules")
         self._firewalls[body["name"]] = {**body, "kind": "compute#firewall"}
         return self._work("insert", "firewalls", body["name"])
 
