@@ -12,7 +12,9 @@ What renting makes:
 
 - One resource group for all, and in each region a network with a firewall, both named ``gpucloud-REGION``;
   all are tagged ``gpucloud=shared``. SSH is open to who launches; rules are added, and never taken away.
-  Machines have an address of IPv4 alone, so a rule for a network of IPv6 lets nobody in.
+- A machine has one public address: of IPv6 where everybody who is to reach SSH has IPv6 alone, else of IPv4,
+  and then a rule for a network of IPv6 lets nobody in. A network that was made for IPv4 alone is given IPv6
+  when the first machine needs it.
 - For each machine an address, an interface and a disk, whose delete options let them go with it. Their names
   come from the token, so that a launch that is repeated finds what it has made.
 - No managed identity, and no key in the account: a machine holds nothing that could do anything at Azure.
@@ -31,6 +33,8 @@ Quirks:
 - Nodes share a proximity placement group. It goes with the last node as soon as Azure lets it; one that stays
   costs nothing and is cleaned up with the network.
 - Confidential sizes are left out, because they need images of their own.
+- A machine with a public address of IPv6 has one of IPv4 inside its network, and no sure way out by IPv4:
+  https://learn.microsoft.com/azure/virtual-network/ip-services/default-outbound-access.
 - The sizes of a region take Azure's own library 2.2 s of one core to read, and plain JSON 0.1 s (1,100 rows,
   1.5 MB, measured in November 2026), so whatever only reads does without the library.
 

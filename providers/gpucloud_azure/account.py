@@ -47,7 +47,8 @@ CHOOSE: Final = "az account set --subscription NAME, or gpucloud config set prov
 RETRIES: Final = {"retry_total": 4, "retry_status": 4, "retry_backoff_max": 10, "timeout": 60}
 """The patience of Azure's clients with one request. Everything they repeat has a name of its own and is thus
 made once: they repeat no POST but after 500, 503 and 504, and our POSTs stop and start."""
-BUSY: Final = "AnotherOperationInProgress"
+BUSY: Final = {"AnotherOperationInProgress", "ReferencedResourceNotProvisioned"}
+"""What Azure says while something, or what it is to use, is being changed."""
 TURNS: Final = 10
 TURN_S: Final = 1
 """How often, and how many seconds apart, something that another launch is changing too is tried."""
@@ -200,11 +201,11 @@ class Account:
             raise refusal(self.provider, 500, type(error).__name__, str(error)) from error
 
     def in_turn(self, call: Callable[[], T]) -> T:
-        """Make or change a part by its name, again while another operation on what it belongs to goes on."""
+        """Make or change a part by its name, again while what it belongs to is being changed."""
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
         waiting = Retrying(
-            retry=retry_if_exception(lambda error: getattr(error, "vendor_code", "") == BUSY),
+            retry=retry_if_exception(lambda error: getattr(error, "vendor_code", "") in BUSY),
             stop=stop_after_attempt(TURNS),
             wait=wait_random(TURN_S / 2, TURN_S * 3 / 2),
             reraise=True,

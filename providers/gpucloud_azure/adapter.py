@@ -265,7 +265,8 @@ class Azure(RetailPrices, Provider):
         if machine.properties.proximity_placement_group:
             interface = self._part(http, found.group, INTERFACE, names.interface)
             listed = interface.properties.ip_configurations if interface else []
-            inside = next((each.properties.private_address for each in listed), None)
+            told = (each.properties for each in listed)
+            inside = next((each.private_address for each in told if each.version == "IPv4"), None)
         return SshAddress(public.properties.ip_address, user=USER, inside=inside)
 
     def _part(self, http: HttpClient, group: str, kind: str, name: str) -> Thing | None:

@@ -380,8 +380,9 @@ class Rule(_Wire):
 
 
 class IpProperties(_Wire):
-    """Where an interface is in its network."""
+    """Where an interface is in its network, by one kind of address."""
 
+    version: str = Field(default="IPv4", alias="privateIPAddressVersion")
     private_address: str | None = Field(default=None, alias="privateIPAddress")
 
 

@@ -26,7 +26,7 @@ from gpucloud.replies import Rows
 from gpucloud_azure.account import ResourceId
 from gpucloud_azure.errors import refusal
 from gpucloud_azure.images import Gallery, reference
-from gpucloud_azure.network import SHARED, WAIT_S, Network
+from gpucloud_azure.network import SHARED, WAIT_S, Network, ipv6_alone
 
 if TYPE_CHECKING:
     from gpucloud.http import HttpClient
@@ -167,7 +167,7 @@ class Rental:
                 self._account.provider, 409, "SkuNotAvailable", f"{region} has no {offer.instance_type}"
             )
         image = self._image(offer, spec, sku)
-        subnet = network.make(self._http, self._clients, region)
+        subnet = network.make(self._http, self._clients, region, ipv6=ipv6_alone(spec.ssh_from))
         parallel: dict[str, Callable[[], Any]] = {
             "rules": partial(network.let_in, self._http, self._clients, region, spec.ssh_from),
             "address": partial(self._address, region, spec, names),
@@ -210,11 +210,12 @@ class Rental:
         return image
 
     def _address(self, region: str, spec: LaunchSpec, names: Names) -> str:
+        version = "IPv6" if ipv6_alone(spec.ssh_from) else "IPv4"
         body: Any = {
             "location": region,
             "tags": spec.tags,
             "sku": {"name": "Standard"},
-            "properties": {"publicIPAllocationMethod": "Static", "publicIPAddressVersion": "IPv4"},
+            "properties": {"publicIPAllocationMethod": "Static", "publicIPAddressVersion": version},
         }
         with self._account.translated():
             made = self._clients.network.public_ip_addresses.begin_create_or_update(
@@ -225,14 +226,21 @@ class Rental:
     def _interface(
         self, region: str, spec: LaunchSpec, names: Names, sku: Sku, subnet: str, address: str
     ) -> str:
-        public = {"id": address, "properties": {"deleteOption": "Delete"}}
+        public = {"publicIPAddress": {"id": address, "properties": {"deleteOption": "Delete"}}}
+        inside = {"subnet": {"id": subnet}}
+        configurations = {"primary": {"primary": True, **inside}}
+        # The primary one must be of IPv4.
+        if ipv6_alone(spec.ssh_from):
+            configurations["ipv6"] = {"privateIPAddressVersion": "IPv6", **inside, **public}
+        else:
+            configurations["primary"] |= public
         body: Any = {
             "location": region,
             "tags": spec.tags,
             "properties": {
                 "enableAcceleratedNetworking": sku.can("AcceleratedNetworkingEnabled"),
                 "ipConfigurations": [
-                    {"name": "primary", "properties": {"subnet": {"id": subnet}, "publicIPAddress": public}}
+                    {"name": name, "properties": each} for name, each in configurations.items()
                 ],
             },
         }

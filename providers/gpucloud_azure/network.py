@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import NotFound, Rejected
@@ -25,8 +24,11 @@ if TYPE_CHECKING:
     from gpucloud_azure.api import Thing
 
 SHARED: Final = {"gpucloud": "shared"}
-PREFIXES: Final = ["10.28.0.0/16"]
-"""Networks of two regions are never joined, so each may have the same addresses."""
+IPV4: Final = "10.28.0.0/16"
+IPV6: Final = "fd4b:2c70:91de::/48"
+SUBNET_IPV6: Final = "fd4b:2c70:91de::/64"
+"""Networks of two regions are never joined, so each may have the same addresses. A subnet of IPv6 must be a
+/64: https://learn.microsoft.com/azure/virtual-network/ip-services/ipv6-overview (November 2026)"""
 
 EVERYBODY: Final = "*"
 FIRST_PRIORITY: Final = 1000
@@ -36,6 +38,7 @@ WAIT_S: Final = 60
 """How long the making of a part, which takes Azure some seconds, is waited for."""
 
 TAKEN: Final = "SecurityRuleConflict"
+CHANGED: Final = "PreconditionFailed"
 ELSEWHERE: Final = "InvalidResourceGroupLocation"
 
 
@@ -45,33 +48,36 @@ class Network:
     def __init__(self, account: Account) -> None:
         self._account = account
 
-    def make(self, http: HttpClient, clients: Clients, region: str) -> str:
-        """See to it that there are group, firewall and network; returns the id of the subnet."""
+    def make(self, http: HttpClient, clients: Clients, region: str, *, ipv6: bool) -> str:
+        """See to it that there are group, firewall and network; returns the id of the subnet.
+
+        With ``ipv6`` it surely has addresses of that kind too; without, it may. Raises ``Rejected`` when
+        others change the network again and again.
+        """
         from gpucloud_azure.api import NETWORKS, SECURITY
 
         group, name = self._account.group, shared_name(region)
         self._make_group(http, clients, region)
         if self._thing(http, SECURITY, name) is None:
             body: Any = {"location": region, "tags": SHARED}
-            firewall = partial(
-                clients.network.network_security_groups.begin_create_or_update, group, name, body
-            )
-            self._account.in_turn(lambda: firewall().result(WAIT_S))
+            self._done(clients.network.network_security_groups.begin_create_or_update, group, name, body)
         if self._thing(http, NETWORKS, name) is None:
+            # With both kinds from the start, so that it is all one which of two launches makes it.
             subnet = {
-                "addressPrefixes": PREFIXES,
+                "addressPrefixes": [IPV4, SUBNET_IPV6],
                 "networkSecurityGroup": {"id": self._id(SECURITY, name)},
             }
             wanted: Any = {
                 "location": region,
                 "tags": SHARED,
                 "properties": {
-                    "addressSpace": {"addressPrefixes": PREFIXES},
+                    "addressSpace": {"addressPrefixes": [IPV4, IPV6]},
                     "subnets": [{"name": name, "properties": subnet}],
                 },
             }
-            network = partial(clients.network.virtual_networks.begin_create_or_update, group, name, wanted)
-            self._account.in_turn(lambda: network().result(WAIT_S))
+            self._done(clients.network.virtual_networks.begin_create_or_update, group, name, wanted)
+        elif ipv6:
+            self._add_ipv6(clients, name)
         return f"{self._id(NETWORKS, name)}/subnets/{name}"
 
     def let_in(self, http: HttpClient, clients: Clients, region: str, sources: Sequence[str]) -> None:
@@ -155,6 +161,24 @@ class Network:
             )
         clients.resources.resource_groups.begin_delete(group, polling=False)
 
+    def _add_ipv6(self, clients: Clients, name: str) -> None:
+        """Let a network that was made for IPv4 alone have both kinds; all else in it is left as it is."""
+        networks, group = clients.network.virtual_networks, self._account.group
+        for tries_left in reversed(range(TRIES)):
+            # Read by the version that writes it: another might not tell all that is there.
+            with self._account.translated():
+                found = networks.get(group, name)
+            body: Any = found.as_dict()
+            if not _with_ipv6(body, name):
+                return
+            unchanged = {"If-Match": found.etag}
+            try:
+                self._done(networks.begin_create_or_update, group, name, body, headers=unchanged)
+            except Rejected as error:
+                # Somebody else has changed it meanwhile.
+                if error.vendor_code != CHANGED or not tries_left:
+                    raise
+
     def _rules(self, http: HttpClient, region: str) -> dict[str, Any]:
         """The rules for what comes in, by name."""
         from gpucloud_azure.api import SECURITY
@@ -177,8 +201,11 @@ class Network:
             }
         }
         where = self._account.group, shared_name(region), rule_name(source)
-        order = partial(clients.network.security_rules.begin_create_or_update, *where, body)
-        self._account.in_turn(lambda: order().result(WAIT_S))
+        self._done(clients.network.security_rules.begin_create_or_update, *where, body)
+
+    def _done(self, begin: Callable[..., Any], *what: Any, **how: Any) -> None:
+        """Have a part made or changed, in turn with others, and wait for it."""
+        self._account.in_turn(lambda: begin(*what, **how).result(WAIT_S))
 
     def _thing(self, http: HttpClient, kind: str, name: str) -> Thing | None:
         from gpucloud_azure.api import VERSIONS, Thing
@@ -201,12 +228,34 @@ def shared_name(region: str) -> str:
     return f"gpucloud-{region}"
 
 
+def ipv6_alone(sources: Sequence[str]) -> bool:
+    """Whether these networks reach nothing but IPv6; everybody, which is none of them, reaches IPv4."""
+    return bool(sources) and all(ipaddress.ip_network(each, strict=False).version == 6 for each in sources)
+
+
 def rule_name(source: str) -> str:
     """The name of the rule that lets in one network; two spellings of a network have one."""
     if source == EVERYBODY:
         return "gpucloud-ssh-everybody"
     network = ipaddress.ip_network(source, strict=False)
     return f"gpucloud-ssh-{re.sub('[^0-9a-f]', '-', network.exploded)}"
+
+
+def _with_ipv6(network: dict[str, Any], name: str) -> bool:
+    """Add what a network and its subnet of that name lack for IPv6; whether they lacked anything."""
+    properties = network["properties"]
+    ours = (each["properties"] for each in properties.get("subnets", []) if each["name"] == name)
+    subnet, space = next(ours, None), properties["addressSpace"]
+    if subnet is None:
+        return False
+    # A single prefix may be in a field of its own.
+    prefixes = subnet.get("addressPrefixes") or [subnet["addressPrefix"]]
+    if any(":" in each for each in prefixes):
+        return False
+    subnet.pop("addressPrefix", None)
+    subnet["addressPrefixes"] = [*prefixes, SUBNET_IPV6]
+    space["addressPrefixes"] = list(dict.fromkeys([*space["addressPrefixes"], IPV6]))
+    return True
 
 
 def _free(rules: Iterable[Any]) -> int:

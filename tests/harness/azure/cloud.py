@@ -6,13 +6,14 @@ import base64
 import copy
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tests.harness.azure import market
+from tests.harness.azure import market, networking
+from tests.harness.azure.networking import IPV6
 from tests.harness.azure.schemas import faults
 
 Body = dict[str, Any]
@@ -54,10 +55,11 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BootInfo:
-    """What a new machine is told: its id, and the user data that cloud-init would read."""
+    """What a new machine is told: its id, the user data for cloud-init, and of which kind its address is."""
 
     id: str
     user_data: str
+    version: str
 
 
 @dataclass(slots=True)
@@ -111,8 +113,8 @@ def _quiet(_: str) -> None:
     return None
 
 
-def _somewhere(_: BootInfo) -> str:
-    return "203.0.113.10"
+def _somewhere(info: BootInfo) -> str:
+    return "2001:db8::10" if info.version == IPV6 else "203.0.113.10"
 
 
 class Cloud:
@@ -263,11 +265,14 @@ class Cloud:
                     self._end(thing)
             return {"status": "Succeeded"}
 
-    def put(self, path: str, kind: str, body: Body) -> tuple[Body, bool]:
-        """Make or change something; returns it, and whether it is new."""
+    def put(self, path: str, kind: str, body: Body, edition: str | None = None) -> tuple[Body, bool]:
+        """Make or change something, if it is of that edition; returns it, and whether it is new."""
         with self.lock:
             self._checked(kind, body)
             known = self._things.get(path.lower())
+            if edition and (known is None or known.body.get("etag") != edition):
+                text = f"Etag provided in if-match header {edition} does not match that of {path}."
+                raise Refusal(412, "PreconditionFailed", text)
             if kind == RULE:
                 return self._put_rule(path, body)
             if kind == GROUP:
@@ -278,6 +283,7 @@ class Cloud:
                 raise Refusal(404, "ResourceGroupNotFound", "Resource group could not be found.")
             if kind == MACHINE:
                 return self._put_machine(path, body, known)
+            self._fitting(kind, known or Thing(path, kind, {}), body)
             thing = known or Thing(path, kind, {}, hidden=self.listing_lag)
             thing.body = copy.deepcopy(body)
             self._complete(thing)
@@ -403,7 +409,8 @@ class Cloud:
         self._machines[path.lower()] = Machine(path, tags.get("gpucloud-token", ""), tags, "", now, body=body)
         if not thing.failure:
             data = base64.b64decode(properties["osProfile"]["customData"]).decode()
-            self._address_of(thing)["ipAddress"] = self.on_boot(BootInfo(path, data))
+            address = self._address_of(thing)
+            address["ipAddress"] = self.on_boot(BootInfo(path, data, address["publicIPAddressVersion"]))
         return self.shown(thing), True
 
     def _allowed(self, size: str, region: str, *, spot: bool) -> None:
@@ -455,7 +462,7 @@ class Cloud:
             if interface.get("properties", {}).get("deleteOption") == "Delete":
                 gone = self._things.pop(interface["id"].lower(), None)
                 for part in gone.properties["ipConfigurations"] if gone else ():
-                    public = part["properties"]["publicIPAddress"]
+                    public = part["properties"].get("publicIPAddress", {})
                     if public.get("properties", {}).get("deleteOption") == "Delete":
                         self._things.pop(public["id"].lower(), None)
         disk = thing.properties["storageProfile"]["osDisk"]
@@ -473,24 +480,25 @@ class Cloud:
             return
         if thing.kind == PLACEMENT:
             del thing.properties["provisioningState"]
-        for part in thing.properties.get("subnets", []) if thing.kind == NETWORK else ():
-            part["id"] = f"{thing.id}/subnets/{part['name']}"
+        if thing.kind == NETWORK:
+            thing.body["etag"] = f'W/"{next(self._numbers)}"'
+            for part in thing.properties.get("subnets", []):
+                part["id"] = f"{thing.id}/subnets/{part['name']}"
         if thing.kind == SECURITY:
             thing.properties.setdefault("securityRules", [])
         if thing.kind == INTERFACE:
             for part in thing.properties["ipConfigurations"]:
-                part["properties"]["privateIPAddress"] = f"10.28.0.{next(self._numbers) % 250 + 4}"
-                used = part["properties"]["publicIPAddress"]["id"]
-                subnet = part["properties"]["subnet"]["id"].rpartition("/subnets/")[0]
-                for needed in (used, subnet):
-                    if needed.lower() not in self._things:
-                        raise Refusal(400, "InvalidResourceReference", f"There is no {needed}.")
+                version = part["properties"].setdefault("privateIPAddressVersion", networking.IPV4)
+                number = next(self._numbers) % 250 + 4
+                inside = f"fd00::{number}" if version == IPV6 else f"10.28.0.{number}"
+                part["properties"]["privateIPAddress"] = inside
 
     def _put_rule(self, path: str, body: Body) -> tuple[Body, bool]:
         firewall = self._found(path.rpartition("/securityRules/")[0])
         name, rules = path.rpartition("/")[2], firewall.properties["securityRules"]
         others = [rule for rule in rules if rule["name"] != name]
         wanted = body["properties"]
+        self._refuse(networking.of_rule(body))
         for rule in others:
             if all(rule["properties"][key] == wanted[key] for key in ("priority", "direction")):
                 text = f"Security rule {name} conflicts with rule {rule['name']}."
@@ -539,8 +547,9 @@ class Cloud:
 
     def _address_of(self, machine: Thing) -> Body:
         (interface,) = machine.properties["networkProfile"]["networkInterfaces"]
-        (part,) = self._found(interface["id"]).properties["ipConfigurations"]
-        return self._found(part["properties"]["publicIPAddress"]["id"]).properties
+        parts = networking.configurations(self._found(interface["id"]).body)
+        (public,) = (part["publicIPAddress"] for part in parts if "publicIPAddress" in part)
+        return self._found(public["id"]).properties
 
     def _statuses(self, thing: Thing) -> Iterator[Body]:
         state = thing.provisioning.lower()
@@ -551,6 +560,19 @@ class Cloud:
             yield {"code": f"ProvisioningState/{state}", "level": "Info"}
         if thing.power:
             yield {"code": f"PowerState/{thing.power}", "level": "Info"}
+
+    def _fitting(self, kind: str, known: Thing, body: Body) -> None:
+        """Raises where IPv4 and IPv6 do not fit together."""
+        if kind == NETWORK:
+            interfaces = [each.body for each in self.things(INTERFACE)]
+            self._refuse(networking.of_network({"name": known.name, **body}, known.body, interfaces))
+        if kind == INTERFACE:
+            bodies = {key: each.body for key, each in self._things.items()}
+            self._refuse(networking.of_interface(body, bodies))
+
+    def _refuse(self, found: Iterable[networking.Fault]) -> None:
+        for fault in found:
+            raise Refusal(400, fault.code, fault.text)
 
     def _checked(self, kind: str, body: Body) -> None:
         if kind == GROUP:

@@ -154,7 +154,8 @@ class App:
 
     def _item(self, request: Request, where: str, kind: str) -> Response:
         if request.method == "PUT":
-            body, new = self.cloud.put(where, kind, json.loads(request.data))
+            edition = request.headers.get("If-Match")
+            body, new = self.cloud.put(where, kind, json.loads(request.data), edition)
             response = _json(body, 201 if new else 200)
             return response if kind in AT_ONCE else self._begun(request, response)
         if request.method == "DELETE":

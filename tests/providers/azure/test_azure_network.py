@@ -129,6 +129,15 @@ def test_what_another_launch_is_changing_is_changed_after_it(
     assert len(cloud.instances()) == 1
 
 
+def test_what_another_launch_is_changing_is_used_after_it(
+    cloud: Cloud, azure: Azure, offer: Offer, key: Identity
+) -> None:
+    text = "Cannot proceed with operation because the network is not in Succeeded state."
+    cloud.refuse("PUT", "networkinterfaces", Refusal(409, "ReferencedResourceNotProvisioned", text))
+    azure.launch(offer, a_spec(key))
+    assert len(cloud.instances()) == 1
+
+
 def test_two_processes_may_make_the_firewall_at_once(
     cloud: Cloud, make: Callable[..., Azure], azure: Azure, offer: Offer, key: Identity
 ) -> None:
