@@ -4,11 +4,11 @@ Renting takes an account, of which boto3 finds the login where AWS's own tools k
 ``gpucloud[aws]``. All regions that are open to the account are asked, or those of the setting ``regions``.
 Who rents must be allowed, of ``ec2:``, DescribeRegions, DescribeInstanceTypes,
 DescribeInstanceTypeOfferings, DescribeSpotPriceHistory, DescribeInstances, DescribeImages, DescribeSubnets,
-DescribeSecurityGroups, DescribeVolumes, DescribeNetworkInterfaces, DescribePlacementGroups,
-CreateSecurityGroup, AuthorizeSecurityGroupIngress, RunInstances, CreateTags, TerminateInstances,
-StopInstances and StartInstances, and ssm:GetParameter. What else is asked, pricing:GetProducts,
-servicequotas:ListServiceQuotas and ec2:GetSpotPlacementScores, is done without, with a warning. Who reserves
-must be allowed ec2:DescribeCapacityBlockOfferings, ec2:PurchaseCapacityBlock and
+DescribeSecurityGroups, DescribeVolumes, DescribeNetworkInterfaces, DescribeAddresses,
+DescribePlacementGroups, CreateSecurityGroup, AuthorizeSecurityGroupIngress, RunInstances, CreateTags,
+TerminateInstances, StopInstances and StartInstances, and ssm:GetParameter. What else is asked,
+pricing:GetProducts, servicequotas:ListServiceQuotas and ec2:GetSpotPlacementScores, is done without, with a
+warning. Who reserves must be allowed ec2:DescribeCapacityBlockOfferings, ec2:PurchaseCapacityBlock and
 ec2:DescribeCapacityReservations as well.
 
 - Prices on demand are of GetProducts, those on Spot of DescribeSpotPriceHistory, zone by zone. Whether there
@@ -21,8 +21,12 @@ ec2:DescribeCapacityReservations as well.
 - Capacity Blocks are paid as a whole when they are bought, and AWS begins to end the instances in one thirty
   minutes before its end. Those of UltraServers, of several pieces and in Local Zones are left out.
 - Networks are the default ones; where an account has none, there is a VPC ``gpucloud`` in 10.97.0.0/16.
-  Clusters stand in a placement group, with one EFA interface each where the type has EFA: more of them would
-  take an Elastic IP.
+  Clusters stand in a placement group. Where the type has several network cards with EFA, each node has all of
+  them and, as EC2 gives no public address to several interfaces, an Elastic IP of its own. That takes, of
+  ``ec2:``, AllocateAddress, AssociateAddress, DisassociateAddress, ReleaseAddress, CreateNetworkInterface and
+  DeleteNetworkInterface, and the quota EC2-VPC Elastic IPs, which begins at five in a region. Without these a
+  node has one EFA card, and a warning says so. The address bills until it is released: with the instance, or,
+  when that has ended by itself, by ``gpucloud fsck --fix``. What it costs the listing does not tell.
 - P3, G3 and G4ad instances, and Gaudi, get an image without a driver that suits them: name one with --image.
 
 On-demand prices without an account are the bulk price list of a region, a CSV of hundreds of megabytes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gpucloud.errors import AuthError, BadReply, ConfigError
 from gpucloud.replies import Rows
-from gpucloud_aws.errors import CAPACITY, GIVE, misconfigured, translated
+from gpucloud_aws.errors import CAPACITY, GIVE, NOT_YET, misconfigured, translated
 from gpucloud_aws.reader import CONNECT_S, READ_S, Reader
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ _LOGIN_IN_FILE: Final = re.compile(
     re.MULTILINE,
 )
 _STARTING: Final = ("RunInstances", "StartInstances")
+_USING: Final = ("AssociateAddress", "RunInstances")
+"""What names things that were made a moment before; sent twice, it does the same."""
 
 
 def has_login(settings: ProviderSettings) -> bool:
@@ -164,6 +166,8 @@ class Account:
                     client.can_paginate("describe_instances")
                     for operation in _STARTING:
                         client.meta.events.register_first(f"needs-retry.ec2.{operation}", _take_the_answer)
+                    for operation in _USING:
+                        client.meta.events.register_first(f"needs-retry.ec2.{operation}", _ask_again)
                 self._clients[key] = client
             return self._clients[key]
 
@@ -181,6 +185,12 @@ def _take_the_answer(response: Any, **_: Any) -> None:
     """Missing capacity comes with status 500, for which boto3 would ask again, for seconds and in vain."""
     if response is not None and response[1].get("Error", {}).get("Code") in CAPACITY:
         response[0].status_code = 400
+
+
+def _ask_again(response: Any, **_: Any) -> None:
+    """What has just been made may not be known everywhere yet, which boto3 would take for the last word."""
+    if response is not None and response[1].get("Error", {}).get("Code") in NOT_YET:
+        response[0].status_code = 503
 
 
 def _text(settings: ProviderSettings, key: str) -> str | None:

@@ -149,18 +149,23 @@ class Aws(Catalog, Provider):
         )
 
     def terminate(self, ref: InstanceRef) -> None:
-        """End one; its volume and interface go with it, and its placement group with the last in it."""
-        from gpucloud_aws import groups, machines
+        """End one; its volume and interfaces go with it, and its placement group with the last in it.
 
-        group, region = "", ref.region
+        An Elastic IP of its own is released, too. The interface that had it is left for ``remove``.
+        """
+        from gpucloud_aws import addresses, groups, machines
+
+        group, address, region = "", None, ref.region
         # What has just been made may not be known yet where it is looked up, and can be ended all the same.
         with suppress(NotFound):
             machine, region = machines.one(self._account, ref)
-            group = machine.placement.group
+            group, address = machine.placement.group, machine.tags.get(machines.ADDRESS)
         if region is None:
             return
         with suppress(NotFound), self._account.translated(region):
             self._account.ec2(region).terminate_instances(InstanceIds=[ref.id])
+        if address:
+            addresses.release(self._account, region, address, ended=ref.id)
         groups.remove(self._account, region, group)
 
     def stop(self, ref: InstanceRef) -> None:
@@ -172,7 +177,7 @@ class Aws(Catalog, Provider):
             self._account.ec2(region).stop_instances(InstanceIds=[machine.id])
 
     def start(self, ref: InstanceRef) -> None:
-        """Start one again, at another address."""
+        """Start one again, at another address unless it has an Elastic IP."""
         from gpucloud_aws import machines
 
         machine, region = machines.one(self._account, ref)
@@ -187,7 +192,7 @@ class Aws(Catalog, Provider):
         network.admit(self._account, region, machine.groups, networks)
 
     def side_resources(self) -> Iterable[SideResource]:
-        """Volumes, network interfaces and placement groups of instances, in every region of the account."""
+        """Volumes, network interfaces, Elastic IPs and placement groups of instances, in every region."""
         from gpucloud_aws import beside
 
         return beside.of_instances(self._account)

@@ -107,9 +107,29 @@ class _Storage(Words):
     total_gb: int | None = Field(default=None, alias="TotalSizeInGB")
 
 
+class _Efa(Words):
+    most: int = Field(default=1, alias="MaximumEfaInterfaces")
+
+
 class _Network(Words):
     performance: str | None = Field(default=None, alias="NetworkPerformance")
     efa: bool = Field(default=False, alias="EfaSupported")
+    cards: int = Field(default=1, alias="MaximumNetworkCards")
+    efa_info: _Efa = Field(default=_Efa(), alias="EfaInfo")
+
+    @property
+    def efa_cards(self) -> range:
+        """The indexes of the network cards that have EFA.
+
+        Where one card has none, as in a p6-b300.48xlarge, it is the first. Of other types that have it on
+        some of their cards only, EC2 does not tell which these are: for them it is the first alone.
+        """
+        if not self.efa:
+            return range(0)
+        without = self.cards - self.efa_info.most
+        if without <= 0 or (without == 1 and self.cards > 2):
+            return range(max(without, 0), self.cards)
+        return range(1)
 
 
 class _Strategies(Words):

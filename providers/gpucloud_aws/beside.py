@@ -1,6 +1,7 @@
 """What launches make beside an instance, and what they share: found by tags in all regions, and deleted.
 
 Volumes and network interfaces end with their instance; what is listed here is on its way, or was left behind.
+An Elastic IP and the interface that it belongs to end only when they are removed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import NotFound, Rejected
 from gpucloud.model import InstanceRef, SideResource
-from gpucloud_aws import groups, machines
+from gpucloud_aws import addresses, groups, machines
 from gpucloud_aws.network import SHARED
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ OVER: Final = ("deleting", "deleted")
 """States of volumes that bill no more."""
 
 VOLUME: Final = "volume"
-INTERFACE: Final = "network-interface"
+INTERFACE: Final = addresses.INTERFACE
 SECURITY_GROUP: Final = "security-group"
 SUBNET: Final = "subnet"
 GATEWAY: Final = "internet-gateway"
@@ -44,6 +45,8 @@ def of_instances(account: Account) -> list[SideResource]:
                     continue
                 tags = _tags(volume.get("Tags", []))
                 yield _resource(account.provider, VOLUME, volume.get("VolumeId", ""), region, tags)
+        for id, tags in addresses.of_instances(client):
+            yield _resource(account.provider, addresses.KIND, id, region, tags)
         for interfaces in client.get_paginator("describe_network_interfaces").paginate(Filters=tagged):
             for interface in interfaces["NetworkInterfaces"]:
                 tags = _tags(interface.get("TagSet", []))
@@ -83,6 +86,9 @@ def remove(account: Account, resource: SideResource) -> None:
     region, id = resource.ref.region or "", resource.ref.id
     if resource.kind == groups.KIND:
         groups.remove(account, region, id)
+        return
+    if resource.kind == addresses.KIND:
+        addresses.release(account, region, id)
         return
     try:
         with suppress(NotFound), account.translated(region):

@@ -76,8 +76,9 @@ NOT_NOW: Final = {
 }
 """What stands against this launch alone; the next may go well."""
 
+ADDRESSES: Final = "AddressLimitExceeded"
 OVER_QUOTA: Final[Mapping[str, str]] = {
-    "AddressLimitExceeded": "EC2-VPC Elastic IPs",
+    ADDRESSES: "EC2-VPC Elastic IPs",
     "InstanceLimitExceeded": "running instances",
     "InternetGatewayLimitExceeded": "Internet gateways per Region",
     "MaxSpotInstanceCountExceeded": "Spot Instance Requests",
@@ -116,10 +117,14 @@ MISSING: Final = {
 IN_USE: Final = {
     "DependencyViolation",
     "IncorrectInstanceState",
+    "InvalidIPAddress.InUse",
     "InvalidNetworkInterface.InUse",
     "InvalidPlacementGroup.InUse",
     "VolumeInUse",
 }
+NOT_YET: Final = {"InvalidAllocationID.NotFound", "InvalidNetworkInterfaceID.NotFound"}
+"""What EC2 may say of an address or an interface that was made a moment before."""
+
 IMAGES: Final = "InvalidAMIID"
 CLOSED_REGION: Final = "OptInRequired"
 MISMATCH: Final = "IdempotentParameterMismatch"

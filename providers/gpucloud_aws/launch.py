@@ -1,12 +1,14 @@
 """The making of one instance: all that RunInstances is asked for, and what it needs to be there first.
 
-RunInstances makes everything or nothing: the root volume and the network interface end with the instance. Its
-client token is ``spec.token``, so that the same launch, sent again, is answered with the same instance.
+RunInstances makes everything or nothing: the root volume and the network interfaces that it makes end with
+the instance. Its client token is ``spec.token``, so that the same launch, sent again, is answered with the
+same instance. What nodes need beside it is made before, and taken back when surely nothing was launched.
 https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html (as of 2026-11-21)
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.cloud_init import user_data
@@ -14,7 +16,7 @@ from gpucloud.errors import BadReply, NotFound, ProviderError, Unreachable
 from gpucloud.model import Market, Offer
 from gpucloud.provider import LaunchSpec
 from gpucloud.replies import Rows
-from gpucloud_aws import groups, images, machines, network
+from gpucloud_aws import addresses, cards, groups, images, machines, network
 from gpucloud_aws.api import Image, InstanceType, Machine
 from gpucloud_aws.errors import MISMATCH
 from gpucloud_aws.quotas import quota_of
@@ -39,19 +41,27 @@ def run(account: Account, region: str, offer: Offer, spec: LaunchSpec) -> Machin
     # A block has its instances close to each other, and takes no group.
     clustered = together and offer.market is not Market.RESERVED and "cluster" in kind.groups.supported
     group = groups.ensure(account, region, spec) if clustered else None
-    request = _request(offer, spec, kind, image, place, group)
-    quota = quota_of(offer.instance_type, offer.market)
+    quota, undo, reached = quota_of(offer.instance_type, offer.market), ExitStack(), None
+    if group:
+        undo.callback(groups.remove, account, region, group)
     try:
+        if together and len(kind.network.efa_cards) > 1:
+            reached = addresses.ensure(account, region, spec, place, undo)
+        request = _request(offer, spec, kind, image, place, group, reached)
         with account.translated(region, quota):
             told = account.ec2(region).run_instances(**request).get("Instances", [])
     except ProviderError as error:
         if error.vendor_code == MISMATCH:
-            return _earlier(account, region, spec.token, error)
-        # Without an answer that can be read the instance may be there, and in its group.
-        if isinstance(error, Unreachable | BadReply):
+            machine = _earlier(account, region, spec.token, error)
+            # It was launched without what this try has made.
+            addresses.undone(account, region, undo, error)
+            return machine
+        # Without an answer that can be read the instance may be there, or what it needs, and after an
+        # earlier try, too.
+        if isinstance(error, Unreachable | BadReply) or (reached and reached.earlier):
             error.outcome_unknown = True
-        if group and not error.outcome_unknown:
-            groups.remove(account, region, group)
+        if not error.outcome_unknown:
+            addresses.undone(account, region, undo, error)
         raise
     return _made(account.provider, told)
 
@@ -68,22 +78,22 @@ def _kind(account: Account, region: str, name: str) -> InstanceType:
 
 
 def _request(
-    offer: Offer, spec: LaunchSpec, kind: InstanceType, image: Image, place: network.Place, group: str | None
+    offer: Offer,
+    spec: LaunchSpec,
+    kind: InstanceType,
+    image: Image,
+    place: network.Place,
+    group: str | None,
+    reached: addresses.Reached | None,
 ) -> RunInstancesRequestTypeDef:
     tags = {**spec.tags, "Name": f"gpucloud {spec.cluster}", machines.LOGIN: images.user_of(image)}
+    if reached:
+        tags[machines.ADDRESS] = reached.address
+        interfaces = cards.every(kind, place, reached.interface)
+    else:
+        interfaces = cards.single(kind, place, together=spec.nodes > 1)
     tagged = [{"Key": key, "Value": value} for key, value in tags.items()]
     spot = offer.market is Market.SPOT
-    interface: dict[str, Any] = {
-        "DeviceIndex": 0,
-        "SubnetId": place.subnet,
-        "Groups": [place.group],
-        "AssociatePublicIpAddress": True,
-        "DeleteOnTermination": True,
-    }
-    if place.has_ipv6:
-        interface["Ipv6AddressCount"] = 1
-    if spec.nodes > 1 and kind.network.efa:
-        interface["InterfaceType"] = "efa"
     request: dict[str, Any] = {
         "ClientToken": spec.token,
         "ImageId": image.id,
@@ -103,7 +113,7 @@ def _request(
                 },
             }
         ],
-        "NetworkInterfaces": [interface],
+        "NetworkInterfaces": interfaces,
         "TagSpecifications": [
             {"ResourceType": what, "Tags": tagged}
             for what in (*TAGGED, *(["spot-instances-request"] if spot else []))

@@ -27,6 +27,9 @@ TOKEN: Final = "gpucloud-token"
 LOGIN: Final = "gpucloud-login"
 """The tag that says who logs in, as the image had it at launch."""
 
+ADDRESS: Final = "gpucloud-address"
+"""The tag that says which Elastic IP was made for it."""
+
 STATES: Final[Mapping[str, InstanceState]] = {
     "pending": InstanceState.PENDING,
     "running": InstanceState.RUNNING,

@@ -23,6 +23,8 @@ from tests.harness.aws.wire import reply, reply_of_moto
 Words = Mapping[str, Any]
 Action = Callable[[Cloud, str, Words], Response | None]
 PLENTY: Final = 10_000.0
+FOR_OLD: Final = {"NetworkInterfaceId", "NetworkCardIndex", "DeviceIndex"}
+"""What may be said of an interface that is there before the instance."""
 
 
 class Refused(Exception):
@@ -264,6 +266,66 @@ def delete_placement_group(cloud: Cloud, region: str, words: Words) -> Response:
     return reply("ec2", "DeletePlacementGroup", {})
 
 
+def allocate_address(cloud: Cloud, region: str, _: Words) -> Response | None:
+    if len(backend(region).addresses) >= cloud.quotas.get((region, "L-0263D0A3"), PLENTY):
+        text = "The maximum number of addresses has been reached."
+        raise Refused(400, "AddressLimitExceeded", text)
+    return None
+
+
+def describe_addresses(_: Cloud, region: str, words: Words) -> Response:
+    filters = {each["Name"]: each["Values"] for each in words.get("Filters", [])}
+    ids = words.get("AllocationIds", [])
+    there = backend(region).describe_addresses(filters=filters)
+    if unknown := set(ids) - {address.allocation_id for address in there}:
+        raise Refused(400, "InvalidAllocationID.NotFound", f"The allocation ID '{unknown}' does not exist")
+    told = []
+    for address in there:
+        if ids and address.allocation_id not in ids:
+            continue
+        used = {}
+        if address.eni:
+            used = {"AssociationId": address.association_id, "NetworkInterfaceId": address.eni.id}
+            if address.eni.instance:
+                used["InstanceId"] = address.eni.instance.id
+        tags = [{"Key": tag["key"], "Value": tag["value"]} for tag in address.get_tags()]
+        facts = {"AllocationId": address.allocation_id, "PublicIp": address.public_ip, "Domain": "vpc"}
+        told.append({**facts, **used, "Tags": tags})
+    return reply("ec2", "DescribeAddresses", {"Addresses": told})
+
+
+def release_address(_: Cloud, region: str, words: Words) -> Response | None:
+    if any(each.allocation_id == words["AllocationId"] and each.eni for each in backend(region).addresses):
+        text = f"Address with allocation id {words['AllocationId']} cannot be released: it is in use"
+        raise Refused(400, "InvalidIPAddress.InUse", text)
+    return None
+
+
+def create_network_interface(cloud: Cloud, region: str, words: Words) -> Response:
+    token = words["ClientToken"]
+    if token not in cloud.interfaces:
+        (tagged,) = words["TagSpecifications"]
+        cloud.interfaces[token] = backend(region).create_network_interface(
+            backend(region).get_subnet(words["SubnetId"]),
+            None,
+            group_ids=words["Groups"],
+            tags={tag["Key"]: tag["Value"] for tag in tagged["Tags"]},
+            ipv6_address_count=words.get("Ipv6AddressCount"),
+        )
+    return reply_of_moto("CreateNetworkInterface", {"NetworkInterface": cloud.interfaces[token]})
+
+
+def delete_network_interface(_: Cloud, region: str, words: Words) -> Response | None:
+    there = backend(region)
+    interface = there.enis.get(words["NetworkInterfaceId"])
+    if interface and interface.instance:
+        text = f"Interface: [{interface.id}] in use."
+        raise Refused(400, "InvalidNetworkInterface.InUse", text)
+    for address in [each for each in there.addresses if interface and each.eni is interface]:
+        there.disassociate_address(association_id=address.association_id)
+    return None
+
+
 def describe_subnets(_: Cloud, region: str, words: Words) -> Response:
     filters = {each["Name"]: each["Values"] for each in words.get("Filters", [])}
     told = [
@@ -366,6 +428,7 @@ def _may_launch(cloud: Cloud, region: str, words: Words) -> None:
         raise Refused(
             400, "InvalidBlockDeviceMapping", "Volume is smaller than snapshot, expect size >= 75GB"
         )
+    _may_attach(region, words)
     if words.get("InstanceMarketOptions", {}).get("MarketType") == "capacity-block":
         _into_block(cloud, region, words)
         return
@@ -376,6 +439,32 @@ def _may_launch(cloud: Cloud, region: str, words: Words) -> None:
         text = f"Your Spot request price of {most} is lower than the minimum of {usd}."
         raise Refused(400, "SpotMaxPriceTooLow", text)
     _take(cloud, name, zone)
+
+
+def _may_attach(region: str, words: Words) -> None:
+    """Which interfaces one launch may have: by AWS's pages on EFA and on the parts of RunInstances."""
+    wanted, network = words["NetworkInterfaces"], goods.facts(words["InstanceType"])["NetworkInfo"]
+    places = [(each.get("NetworkCardIndex", 0), each["DeviceIndex"]) for each in wanted]
+    fast = [each for each in wanted if each.get("InterfaceType", "").startswith("efa")]
+    wrong = ""
+    if len(set(places)) < len(places) or max(card for card, _ in places) >= network["MaximumNetworkCards"]:
+        wrong = "Two interfaces are at one place, or on a network card that there is not."
+    elif len(fast) > network.get("EfaInfo", {}).get("MaximumEfaInterfaces", 0):
+        wrong = "There are more EFA interfaces than the instance type supports."
+    elif wanted[0].get("InterfaceType") == "efa-only" or places[0] != (0, 0):
+        wrong = "The primary network interface cannot be an EFA-only one."
+    elif len(wanted) > 1 and any(each.get("AssociatePublicIpAddress") for each in wanted):
+        wrong = (
+            "The associatePublicIPAddress parameter cannot be specified when launching with multiple "
+            "network interfaces."
+        )
+    elif any("NetworkInterfaceId" in each and len(each) > len(FOR_OLD & each.keys()) for each in wanted):
+        wrong = "A network interface that is there already may not be specified with what makes a new one."
+    if wrong:
+        raise Refused(400, "InvalidParameterCombination", wrong)
+    for id in [each["NetworkInterfaceId"] for each in wanted if "NetworkInterfaceId" in each]:
+        if backend(region).get_network_interface(id).instance:
+            raise Refused(400, "InvalidNetworkInterface.InUse", f"Interface: [{id}] in use.")
 
 
 def _into_block(cloud: Cloud, region: str, words: Words) -> None:
@@ -423,7 +512,7 @@ def _take(cloud: Cloud, name: str, zone: str) -> None:
 
 
 def _made(cloud: Cloud, region: str, words: Words) -> Machine:
-    there, (interface,) = backend(region), words["NetworkInterfaces"]
+    there, interfaces = backend(region), words["NetworkInterfaces"]
     tags = {
         each["ResourceType"]: {tag["Key"]: tag["Value"] for tag in each["Tags"]}
         for each in words["TagSpecifications"]
@@ -440,11 +529,12 @@ def _made(cloud: Cloud, region: str, words: Words) -> Machine:
         is_instance_type_default=False,
         region_name=region,
         security_group_ids=[],
-        nics=[{**interface, "DeviceIndex": interface["DeviceIndex"]}],
+        # moto knows one network card, so on it each has a device of its own.
+        nics=[{**interface, "DeviceIndex": device} for device, interface in enumerate(interfaces)],
         tags=tags,
         instance_market_options="spot" if spot else {},
         instance_initiated_shutdown_behavior=words["InstanceInitiatedShutdownBehavior"],
-        ipv6_address_count=interface.get("Ipv6AddressCount"),
+        ipv6_address_count=interfaces[0].get("Ipv6AddressCount"),
         metadata_options=words["MetadataOptions"],
         client_token=words["ClientToken"],
         block_device_mappings=_disks(words),
@@ -453,7 +543,8 @@ def _made(cloud: Cloud, region: str, words: Words) -> Machine:
     if market and not spot:
         thing.lifecycle = market
     thing.placement.group_name = words.get("Placement", {}).get("GroupName", "")
-    there.create_tags([thing.nics[0].id], tags.get("network-interface", {}))
+    made = [nic.id for nic, asked in zip(thing.nics.values(), interfaces, strict=True) if "SubnetId" in asked]
+    there.create_tags(made, tags.get("network-interface", {}))
     machine = Machine(
         id=thing.id,
         region=region,
@@ -464,8 +555,8 @@ def _made(cloud: Cloud, region: str, words: Words) -> Machine:
         request=words,
         user_data=_decoded(user_data),
         tags=tags["instance"],
-        groups=tuple(interface["Groups"]),
-        subnet=interface["SubnetId"],
+        groups=tuple(group.id for group in thing.nics[0].group_set),
+        subnet=thing.nics[0].subnet.id,
         address="",
         unseen=cloud.listing_lag,
         fails_with=cloud.fails_after_creation.get(words["InstanceType"]),
@@ -474,6 +565,9 @@ def _made(cloud: Cloud, region: str, words: Words) -> Machine:
     machine.become("pending")
     machine.created_at = utcnow()
     machine.address = cloud.on_boot(BootInfo(machine.id, machine.user_data, region, machine.instance_type))
+    if elastic := machine.elastic_ip:
+        # Where the test has put the machine, there its address leads.
+        elastic.public_ip = machine.address
     return machine
 
 
@@ -499,8 +593,10 @@ def _decoded(user_data: Any) -> str:
 
 
 def _zone(region: str, words: Words) -> str:
-    (interface,) = words["NetworkInterfaces"]
-    return str(backend(region).get_subnet(interface["SubnetId"]).availability_zone)
+    primary, there = words["NetworkInterfaces"][0], backend(region)
+    if id := primary.get("NetworkInterfaceId"):
+        return str(there.get_network_interface(id).subnet.availability_zone)
+    return str(there.get_subnet(primary["SubnetId"]).availability_zone)
 
 
 def _known(cloud: Cloud, region: str, id: str) -> Machine:
@@ -573,12 +669,16 @@ def _page(
 
 
 OURS: Final[Mapping[str, Action]] = {
+    "AllocateAddress": allocate_address,
     "AttachInternetGateway": attach_internet_gateway,
+    "CreateNetworkInterface": create_network_interface,
     "CreatePlacementGroup": create_placement_group,
+    "DeleteNetworkInterface": delete_network_interface,
     "DeletePlacementGroup": delete_placement_group,
     "DeleteSecurityGroup": delete_security_group,
     "DeleteSubnet": delete_subnet,
     "DeleteVpc": delete_vpc,
+    "DescribeAddresses": describe_addresses,
     "DescribeCapacityBlockOfferings": describe_capacity_block_offerings,
     "DescribeCapacityReservations": describe_capacity_reservations,
     "DescribeImages": describe_images,
@@ -594,6 +694,7 @@ OURS: Final[Mapping[str, Action]] = {
     "GetSpotPlacementScores": get_spot_placement_scores,
     "ListServiceQuotas": list_service_quotas,
     "PurchaseCapacityBlock": purchase_capacity_block,
+    "ReleaseAddress": release_address,
     "RunInstances": run_instances,
     "StartInstances": start_instances,
     "StopInstances": stop_instances,

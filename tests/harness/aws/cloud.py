@@ -122,9 +122,27 @@ class Machine:
     def become(self, state: str) -> None:
         """Change its state."""
         self.thing._state.name, self.thing._state.code = state, CODES[state]
-        self.thing.nics[0].public_ip = self.address if state == "running" else None
+        primary, elastic = self.thing.nics[0], self.elastic_ip
+        if elastic:
+            primary.public_ip = elastic.public_ip
+        else:
+            primary.public_ip = self.address if state == "running" else None
+        if state == "terminated":
+            self._let_go()
         if state == "shutting-down" and self.ended_at is None:
             self.ended_at = utcnow()
+
+    @property
+    def elastic_ip(self) -> Any:
+        """The address that its primary interface has for good, if it has one."""
+        addresses = backend(self.region).addresses
+        return next((each for each in addresses if each.eni is self.thing.nics[0]), None)
+
+    def _let_go(self) -> None:
+        """An interface that was there before the instance stays when that has ended."""
+        for interface in self.thing.nics.values():
+            if not interface.delete_on_termination:
+                interface.instance, interface.attachment_id, interface.status = None, None, "available"
 
     def seen(self) -> None:
         """It has been shown in a listing, and goes on in what it was at."""
@@ -146,7 +164,8 @@ class Cloud:
     ``throttled`` is how many times an action is refused as asked too often, ``refusals`` are what else it
     answers, one each time. ``offerings`` are the Capacity Blocks that are sold, which begin and end by the
     clock ``now``; ``others_reservations`` are told in every region. ``listing_lag`` is how many listings a
-    new instance is missing from; by its id it is known at once.
+    new instance is missing from; by its id it is known at once. ``interfaces`` are those that were made
+    before an instance, by their client token.
     """
 
     regions: tuple[str, ...] = REGIONS
@@ -172,6 +191,7 @@ class Cloud:
     on_end: Callable[[str], None] = lambda _: None
     machines: dict[str, Machine] = field(default_factory=dict)
     placement_groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    interfaces: dict[str, Any] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 

@@ -447,7 +447,8 @@ def test_nodes_in_a_block_stand_in_no_placement_group_and_have_the_fast_network(
     assert not cloud.placement_groups
     for asked in cloud.of("RunInstances"):
         assert "Placement" not in asked.words
-        assert asked.words["NetworkInterfaces"][0]["InterfaceType"] == "efa"
+        kinds = [each.get("InterfaceType") for each in asked.words["NetworkInterfaces"]]
+        assert kinds == [None] + ["efa-only"] * 32
 
 
 def test_before_its_time_a_block_takes_nobody(adapter: Aws, cloud: Cloud) -> None:
