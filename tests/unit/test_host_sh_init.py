@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,7 +18,12 @@ from tests.harness.waiting import eventually
 
 def watches(host_sh: HostSh) -> list[int]:
     """The leaders of all watches of this host; the loops of each have the same arguments."""
-    return [pid for pid in host_sh.processes("watch") if os.getsid(pid) == pid]
+    leaders = []
+    for pid in host_sh.processes("watch"):
+        # One may end while it is looked at.
+        with contextlib.suppress(ProcessLookupError):
+            leaders += [pid] if os.getsid(pid) == pid else []
+    return leaders
 
 
 def watch_pid(host_sh: HostSh) -> int:

@@ -274,9 +274,14 @@ def test_an_instance_that_expired_can_be_terminated(tmp_path: Path, local: Local
 @pytest.mark.parametrize("sshd", BOTH)
 def test_an_expiry_can_be_moved_in_both_directions(tmp_path: Path, sshd: str) -> None:
     provider = a_provider(tmp_path / "state", sshd)
-    soon = utcnow() + timedelta(seconds=2)
-    with rented(provider, tmp_path, expires_at=soon) as one, rented(provider, tmp_path) as other:
-        provider.expire(one.instance.ref, soon + timedelta(hours=1))
+    later = utcnow() + timedelta(hours=1)
+    with (
+        rented(provider, tmp_path, expires_at=later) as one,
+        rented(provider, tmp_path, expires_at=later) as other,
+    ):
+        soon = utcnow() + timedelta(seconds=3)
+        for moment in (soon, later):
+            provider.expire(one.instance.ref, moment)
         provider.expire(other.instance.ref, soon)
         eventually(lambda: provider.get(other.instance.ref).state is InstanceState.TERMINATED)
         assert utcnow() >= soon
