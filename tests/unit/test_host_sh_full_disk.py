@@ -72,13 +72,15 @@ def test_a_machine_whose_disk_is_full_still_ends_when_it_is_idle(host: HostSh) -
     # Whoever is logged in to this machine is not logged in to the other.
     host.tool("tail", f'case $* in *environ*) exit ;; esac\nexec {host.real("tail")} "$@"\n')
     host.env["SSH_CONNECTION"] = "192.0.2.1 50000 192.0.2.2 22"
-    over = host.home / "over"
-    host.init(at_end=f"touch '{over}'")
+    over, seen = host.home / "over", host.home / "seen"
+    # Once it has ended, what ended it is deleted, which leaves room.
+    host.init(at_end=f"until [ -e '{seen}' ]; do sleep 0.05; done; touch '{over}'")
     host.start("j", f"{WAIT}{FILL}")
     host.run("idle", "0")
     (host.work / "go").touch()
     assert host.ended("j")["state"] == "ended"
     assert full(host)
+    seen.touch()
     eventually(over.exists)
 
 
