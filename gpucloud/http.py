@@ -13,13 +13,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from gpucloud import __version__, errors
+from gpucloud.calls import sending
 from gpucloud.model import utcnow
 from gpucloud.redact import hide, scrub
 
@@ -62,6 +63,9 @@ def untold(read: int, total: int | None) -> None:
 MAX_REPLY_BYTES: Final = 64 * 2**20
 UNCHANGED: Final = 304
 VENDOR_TEXT_LENGTH: Final = 500
+LONGEST_RESET_S: Final = 10**9
+"""What is more than this is no number of seconds to wait, but of those since 1970."""
+
 LOGGED_BODY_LENGTH: Final = 2048
 # 520 to 524 come from Cloudflare when it cannot reach the provider's own server.
 _PASSING: Final = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -97,7 +101,8 @@ class HttpClient:
     ``headers`` carry the credentials. Requests start ``min_interval_s`` or more apart; ``deadline_s`` bounds
     one with all its retries. ``classify`` is shown the status and the body (decoded JSON, else text, None
     when empty) of every reply, 2xx too because some vendors report failures with 200; what it returns is
-    raised, None leaves the reply to the general mapping.
+    raised, None leaves the reply to the general mapping. ``sign`` makes the headers that prove who asks, anew
+    for each request, from its method and its whole address.
 
     Requests raise ``AuthError`` (401, 403), ``BalanceExhausted`` (402), ``NotFound`` (404), ``RateLimited``
     (429), ``Rejected`` (other 4xx), ``Unreachable`` (5xx, no connection, timeouts), ``BadReply`` (not JSON,
@@ -111,6 +116,7 @@ class HttpClient:
     transport: httpx.BaseTransport | None = None
     min_interval_s: float = 0
     classify: Callable[[int, Any], errors.ProviderError | None] | None = None
+    sign: Callable[[str, str], Mapping[str, str]] | None = None
     connect_s: float = 5
     read_s: float = 30
     deadline_s: float = 60
@@ -137,6 +143,10 @@ class HttpClient:
         """Read, with retries; returns decoded JSON, or None for an empty body."""
         return self._again("GET", path, None, params, None, untold)[0]
 
+    def get_once(self, path: str) -> Any:
+        """Like ``post``, for what a vendor wants to be told by GET although it changes something."""
+        return self._write("GET", path, None, None, None)
+
     def query(self, path: str, *, json: Any, params: _Params = None, tell: Tell = untold) -> Any:
         """Like ``get``, for what a vendor wants to be asked by POST: only what changes nothing."""
         return self._again("POST", path, json, params, None, tell)[0]
@@ -162,6 +172,11 @@ class HttpClient:
         """Send once and never again; returns decoded JSON, or None for an empty body."""
         return self._write("POST", path, json, params, headers)
 
+    def post_for_text(self, path: str, *, json: Any) -> Any:
+        """Like ``post``, where a vendor answers with bare text: what is not JSON is returned as it is."""
+        until = self.clock() + self._longest_s
+        return self._send("POST", path, json, None, None, until, changes=True, plain=True)[0]
+
     def put(self, path: str, *, json: Any = None, params: _Params = None, headers: _Headers = None) -> Any:
         """Like ``post``."""
         return self._write("PUT", path, json, params, headers)
@@ -182,7 +197,8 @@ class HttpClient:
         return retry_reads(read, deadline_s=self._longest_s, sleep=self.sleep, clock=self.clock)
 
     def _write(self, method: str, path: str, json: Any, params: _Params, more: _Headers) -> Any:
-        return self._send(method, path, json, params, more, self.clock() + self._longest_s)[0]
+        until = self.clock() + self._longest_s
+        return self._send(method, path, json, params, more, until, changes=True)[0]
 
     def _send(
         self,
@@ -193,14 +209,17 @@ class HttpClient:
         more: _Headers,
         until: float,
         tell: Tell = untold,
+        *,
+        changes: bool = False,
+        plain: bool = False,
     ) -> tuple[Any, httpx.Response]:
         began = self.clock()
-        with self._exchange(method, path, json, params, more, until) as reply:
+        with self._exchange(method, path, json, params, more, until, changes=changes) as reply:
             content = self._read(reply, until, tell)
         try:
             body, decoded = jsonlib.loads(content) if content.strip() else None, True
         except (ValueError, RecursionError):
-            body, decoded = content.decode("utf-8", "replace"), False
+            body, decoded = content.decode("utf-8", "replace"), plain
         _trace(reply.request, json, reply, body if decoded else "not JSON", self.clock() - began)
         return self._judge(_what(method, path), reply, body, decoded), reply
 
@@ -220,7 +239,15 @@ class HttpClient:
 
     @contextmanager
     def _exchange(
-        self, method: str, path: str, json: Any, params: _Params, more: _Headers, until: float
+        self,
+        method: str,
+        path: str,
+        json: Any,
+        params: _Params,
+        more: _Headers,
+        until: float,
+        *,
+        changes: bool = False,
     ) -> Iterator[httpx.Response]:
         """One request and its reply, whose body is still to be read."""
         import httpx
@@ -232,11 +259,15 @@ class HttpClient:
         # Glued, not joined: a whole URL found in a reply must not take the credentials to another host.
         url = f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
         headers = {"User-Agent": f"gpucloud/{__version__}", **self.headers, **(more or {})}
-        with (
-            self._translated(method, _what(method, path), json),
-            http.stream(method, url, params=params, json=json, headers=headers, timeout=limit) as reply,
-        ):
-            yield reply
+        with self._translated(method, _what(method, path), json):
+            if self.sign:
+                headers |= self.sign(method, str(httpx.URL(url).copy_merge_params(params or {})))
+            request = http.build_request(
+                method, url, params=params, json=json, headers=headers, timeout=limit
+            )
+            sending(method, str(request.url), request.headers, request.content, changes=changes)
+            with closing(http.send(request, stream=True)) as reply:
+                yield reply
 
     @contextmanager
     def _translated(self, method: str, what: str, json: Any) -> Iterator[None]:
@@ -312,7 +343,7 @@ class HttpClient:
         asked_for_changes = {"if-none-match", "if-modified-since"} & set(reply.request.headers)
         if error is None and (asked_for_changes if status == UNCHANGED else decoded and reply.is_success):
             return body
-        words = _vendor_words(body)
+        words = vendor_words(body)
         code, text = (
             " ".join(scrub(word, _carried(reply.request)).split())[:VENDOR_TEXT_LENGTH] for word in words
         )
@@ -387,9 +418,14 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     text = (headers.get("Retry-After") or next(own, "")).strip()
     if re.fullmatch("[0-9]{1,9}", text):
         return float(text)
+    reset = headers.get("RateLimit-Reset") or headers.get("X-RateLimit-Reset") or ""
     try:
         # By the provider's own clock when it shows it: ours may be wrong.
         now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else utcnow()
+        if not text and re.fullmatch("[0-9]{1,12}", reset):
+            # Some tell the moment, and others how long it is until then.
+            until = float(reset) - (now.timestamp() if float(reset) > LONGEST_RESET_S else 0)
+            return max(0.0, until)
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
     except (ValueError, TypeError):
         return None
@@ -399,17 +435,18 @@ def _what(method: str, path: str) -> str:
     return f"{method} /{path.lstrip('/').partition('?')[0]}"
 
 
-def _vendor_words(body: Any, depth: int = 20) -> tuple[str, str]:
+def vendor_words(body: Any, depth: int = 20) -> tuple[str, str]:
     """The vendor's own code and text, from where bodies of errors commonly have them; else empty."""
     if isinstance(body, str):
         return "", "" if body.lstrip().startswith("<") else body
     if isinstance(body, list) and body and depth:
-        return _vendor_words(body[0], depth - 1)
+        return vendor_words(body[0], depth - 1)
     if not isinstance(body, dict) or not depth:
         return "", ""
-    code, error = (body[n] if isinstance(body.get(n), str | int) else "" for n in ("code", "error"))
-    for name in ("message", "msg", "error_description", "detail", "error", "errors"):
-        inner, text = _vendor_words(body.get(name), depth - 1)
+    names = "code" if "code" in body else "error_code", "error"
+    code, error = (body[n] if isinstance(body.get(n), str | int) else "" for n in names)
+    for name in ("message", "msg", "error_description", "detail", "error", "errors", "details"):
+        inner, text = vendor_words(body.get(name), depth - 1)
         if text:
             return inner or str(code or ("" if error == text else error)), text
     return str(code), ""

@@ -274,7 +274,11 @@ class Offer:
     ``source`` says where the price comes from and ``as_of`` when it was read there. ``ref`` is the
     provider's own handle for the line, used again at launch. ``availability_detail`` is the provider's own
     measure of it. ``country`` is an ISO 3166 code of two letters, ``reliability`` a share of 1, and
-    ``interruptions_per_hour`` the chance that a spot instance is taken back within an hour.
+    ``interruptions_per_hour`` the chance that a spot instance is taken back within an hour. ``upstream`` is
+    whose machine it is where the provider only passes it on, by the name that this provider has with us if
+    it has one, and ``margin`` how much dearer it is, as a share, than the cheapest of the same that this one
+    is known to have. ``minimum_s`` are the seconds that are billed at least, where each line has its own.
+    ``any_disk``: launch gives it a disk as large as is asked for, beside the ``disk_gib`` that it comes with.
     """
 
     provider: str
@@ -308,6 +312,10 @@ class Offer:
     disk_usd_per_gib_month: Decimal | None = None
     egress_usd_per_gib: Decimal | None = None
     interruptions_per_hour: Decimal | None = None
+    upstream: str | None = None
+    minimum_s: int | None = None
+    margin: Decimal | None = None
+    any_disk: bool = False
 
     def __post_init__(self) -> None:
         # A price that cannot be compared would break the ranking of everybody's offers.

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import copy_context
 from functools import partial
 from typing import TypeVar
 
@@ -41,7 +42,8 @@ def as_they_come(
             answers.put(None)
 
     for key, task in tasks.items():
-        threading.Thread(target=work, args=(key, task), daemon=True).start()
+        # What holds for the caller alone, as how long a request may take, holds for what it starts.
+        threading.Thread(target=copy_context().run, args=(work, key, task), daemon=True).start()
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     running = len(tasks)
     while running:

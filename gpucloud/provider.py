@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ from gpucloud.model import (
     Block,
     Instance,
     InstanceRef,
+    InstanceState,
     Market,
     Offer,
     Requirements,
@@ -89,7 +90,8 @@ class Traits:
     ``self_end`` is POSIX sh that ends the instance from within, where the fuse is B or C. ``console`` is the
     address of the page on which a person can end an instance, and ``end_command`` the vendor's own command
     for it, both with ``{id}`` and ``{region}`` where these belong. ``firewalled``: launch opens SSH to
-    ``spec.ssh_from`` alone.
+    ``spec.ssh_from`` alone. ``usual_disk_gib`` is how large a disk, if it is paid for beside the instance,
+    launch gives where none is asked for.
     """
 
     kind: Kind
@@ -110,6 +112,19 @@ class Traits:
     console: str = ""
     end_command: str = ""
     firewalled: bool = False
+    usual_disk_gib: int | None = None
+
+
+class Evidence(StrEnum):
+    """What an adapter was tried on, the strongest first.
+
+    The vendor itself, replies that were recorded there, the vendor's own documents, or what others tell.
+    """
+
+    LIVE = "live"
+    RECORDED = "recorded"
+    DOCUMENT = "document"
+    COMMUNITY = "community"
 
 
 class FileFormat(StrEnum):
@@ -254,6 +269,15 @@ class LaunchSpec:
             **({"gpucloud-lease": self.expires_at.strftime(_LEASE)} if self.expires_at else {}),
         }
 
+    def begun(self, offer: Offer, ref: InstanceRef, **more: Any) -> Instance:
+        """What a launch of an offer has begun to make, while no more is known of it."""
+        begun = Tagged(self.token, self.cluster, self.rank, self.owner, self.expires_at)
+        known = {"instance_type": offer.instance_type, "market": offer.market}
+        state = InstanceState.PENDING
+        return begun.instance(
+            offer.provider, ref, state, usd_per_hour=offer.usd_per_hour, **{**known, **more}
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
@@ -279,15 +303,29 @@ class Tagged:
             expires_at=expires_at,
         )
 
+    def instance(self, provider: str, ref: InstanceRef, state: InstanceState, **more: Any) -> Instance:
+        """An instance with these tags; ``more`` are its other fields."""
+        tags = {
+            "token": self.token,
+            "cluster": self.cluster,
+            "rank": self.rank,
+            "owner": self.owner,
+            "expires_at": self.expires_at,
+        }
+        return Instance(provider, ref, state, **{**tags, **more})
+
 
 class Adapter:
     """The code for one provider. Constructing it does no I/O and never fails for want of credentials.
 
     ``credentials`` are what ``gpucloud login`` asks for; a verb reads one by ``settings.credential``.
+    ``evidence`` is what it was tried on, and ``as_of`` the day of the facts that it was made after.
     ``client`` is what makes its HTTP client, from a name and an address; tests give it less patience.
     """
 
     name: ClassVar[str]
+    evidence: ClassVar[Evidence] = Evidence.COMMUNITY
+    as_of: ClassVar[date | None] = None
     credentials: ClassVar[tuple[Credential, ...]] = ()
     client: Callable[..., HttpClient] = HttpClient
 
@@ -296,9 +334,14 @@ class Adapter:
 
 
 class Provider(Adapter, ABC):
-    """One provider that can be rented from."""
+    """One provider that can be rented from.
+
+    ``rehearsable``: all that its verbs change, they change by requests that ``client`` sends, or that
+    ``gpucloud.calls`` is told of. Only then a verb is called to show what it would send.
+    """
 
     traits: ClassVar[Traits]
+    rehearsable: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

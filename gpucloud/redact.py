@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 HIDDEN: Final = "REDACTED"
@@ -11,23 +11,35 @@ SHORTEST: Final = 6
 """Shorter values are not searched for in texts: they are words of every language."""
 
 _SECRET: Final = re.compile(
-    "(?!.*public).*(auth|cookie|credential|key|passphrase|passw|secret|token|user_?data)", re.I | re.S
+    "(?!.*public).*(assertion|auth|cookie|credential|key|passphrase|passw|secret|signature|token"
+    "|(custom|user)[-_]?data|(^|[-_])sig$)",
+    re.I | re.S,
 )
 _PEM: Final = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.S)
 
 
-_known: Final[set[str]] = set()
+_known: Final[dict[str, str]] = {}
 
 
-def add(secret: str) -> None:
-    """From now on hide this value in every text, also as JSON, as Python or as an address would write it."""
+def add(secret: str, variable: str = "") -> None:
+    """From now on hide this value in every text, also as JSON, as Python or as an address would write it.
+
+    ``variable`` is the environment variable that has it, or that people would put it into.
+    """
     from json import dumps
     from urllib.parse import quote, quote_plus
 
     written = (dumps(secret)[1:-1], dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
     for form in (secret, *written, quote(secret, safe=""), quote_plus(secret)):
         if len(form) >= SHORTEST:
-            _known.add(form)
+            _known.setdefault(form, "")
+    if variable and len(secret) >= SHORTEST:
+        _known[secret] = variable
+
+
+def known() -> Mapping[str, str]:
+    """Every form in which a secret is to be hidden, and the variable that holds just that; else empty."""
+    return dict(_known)
 
 
 def is_secret(name: str) -> bool:
@@ -45,9 +57,14 @@ def hide(fields: dict[str, Any]) -> dict[str, Any]:
 def scrub(text: str, carried: Iterable[tuple[str, str]] = ()) -> str:
     """``text`` without private keys, known secrets and the secrets among ``carried`` names and values."""
     secrets = {value.strip().rpartition(" ")[2] for name, value in carried if is_secret(name)}
-    secrets |= _known
+    secrets |= _known.keys()
     # The longest first, for one may begin like another.
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)
+    return without_private_keys(text)
+
+
+def without_private_keys(text: str) -> str:
+    """``text`` without private keys, and with all else that is in it."""
     return _PEM.sub(HIDDEN, text)

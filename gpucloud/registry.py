@@ -7,7 +7,7 @@ import importlib
 import inspect
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gpucloud.config import Config
+from gpucloud.credentials.vendor import path_of
 from gpucloud.errors import ConfigError, NothingMatched
 from gpucloud.provider import Adapter, Provider, PublicCatalog, SpotHistory
 
@@ -26,10 +27,23 @@ BUILTIN: Final = MappingProxyType(
     {
         "aws": "gpucloud_aws:Aws",
         "azure": "gpucloud_azure:Azure",
+        "cloudrift": "gpucloud_cloudrift:Cloudrift",
+        "crusoe": "gpucloud_crusoe:Crusoe",
+        "digitalocean": "gpucloud_digitalocean:Digitalocean",
         "gcp": "gpucloud_gcp:Gcp",
+        "hotaisle": "gpucloud_hotaisle:Hotaisle",
+        "hyperstack": "gpucloud_hyperstack:Hyperstack",
+        "lambda": "gpucloud_lambda:Lambda",
         "local": "gpucloud_local:Local",
+        "primeintellect": "gpucloud_primeintellect:Primeintellect",
+        "runpod": "gpucloud_runpod:Runpod",
+        "shadeform": "gpucloud_shadeform:Shadeform",
         "sim": "gpucloud_sim:Sim",
         "ssh": "gpucloud_ssh:Ssh",
+        "tensordock": "gpucloud_tensordock:Tensordock",
+        "vast": "gpucloud_vast:Vast",
+        "verda": "gpucloud_verda:Verda",
+        "vultr": "gpucloud_vultr:Vultr",
     }
 )
 """Provider name -> ``module:Class``, sorted. The name is also the folder suffix and the config table."""
@@ -37,16 +51,34 @@ BUILTIN: Final = MappingProxyType(
 PRICES_ONLY: Final = MappingProxyType(
     {
         "brev": "gpucloud_brev:Brev",
-        "cloudrift": "gpucloud_cloudrift:Cloudrift",
         "oci": "gpucloud_oci:Oci",
-        "runpod": "gpucloud_runpod:Runpod",
-        "shadeform": "gpucloud_shadeform:Shadeform",
-        "vast": "gpucloud_vast:Vast",
-        "verda": "gpucloud_verda:Verda",
-        "vultr": "gpucloud_vultr:Vultr",
     }
 )
 """The same for adapters that read what is published and cannot rent; apart, so that renting loads none."""
+
+
+SIGNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "cloudrift": ("CLOUDRIFT_API_KEY",),
+        "crusoe": ("CRUSOE_ACCESS_KEY_ID", "CRUSOE_ACCESS_KEY", "CRUSOE_SECRET_KEY"),
+        "digitalocean": ("DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_TOKEN"),
+        "hotaisle": ("HOTAISLE_API_KEY", "~/.hotaisle/config.json"),
+        "hyperstack": ("HYPERSTACK_API_KEY",),
+        "lambda": ("LAMBDA_API_KEY",),
+        "primeintellect": ("PRIME_API_KEY", "~/.prime/config.json"),
+        "runpod": ("RUNPOD_API_KEY", "~/.runpod/config.toml"),
+        "shadeform": ("SHADEFORM_API_KEY",),
+        "tensordock": ("TENSORDOCK_TOKEN",),
+        "vast": ("VAST_API_KEY", "~/.config/vastai/vast_api_key", "~/.vast_api_key"),
+        "verda": ("VERDA_CLIENT_ID", "VERDA_CLIENT_SECRET", "~/.verda/credentials"),
+        "vultr": ("VULTR_API_KEY",),
+    }
+)
+"""The variables and files by one of which a person may have set a provider up, beside our own.
+
+Loading the adapters of providers that nobody has set up would take half as long as the rest of a listing; a
+test holds that these are the credentials that they declare.
+"""
 
 
 def _may_have_plugins() -> bool:
@@ -230,6 +262,18 @@ class Registry:
         """Whether the person can rent at a provider. Raises ``ConfigError`` when its adapter is broken."""
         if name in PRICES_ONLY and name not in _plugins():
             return False
+        if name in SIGNS and not self._may_be_set_up(name):
+            return False
         adapter = load(name)
         with _explained(name):
             return issubclass(adapter, Provider) and adapter.configured(self._config.provider(name))
+
+    def _may_be_set_up(self, name: str) -> bool:
+        """Whether there is any sign of it; told without loading the adapter."""
+        environ, ours = self._config.environ, f"GPUCLOUD_{name}_".upper()
+        return (
+            name in self._config.tables
+            or self._config.credential_file.path.exists()
+            or any(variable.startswith(ours) for variable in environ)
+            or any(sign in environ or path_of(sign, environ).exists() for sign in SIGNS[name])
+        )

@@ -1,8 +1,9 @@
-"""What adapters share in reading a vendor's replies: independent rows, and several requests for one thing."""
+"""What adapters share in reading a vendor's replies: rows, pages, and several requests for one thing."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gpucloud.errors import BadReply
 from gpucloud.http import Tell
-from gpucloud.model import Availability, Offer
+from gpucloud.model import Availability, Instance, Offer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -78,6 +79,43 @@ class Rows:
             raise self.bad(self._fault)
 
 
+def understood(provider: str, validate: Callable[[Any], T], body: object, *, sent: bool = False) -> T:
+    """What ``validate`` makes of a reply; ``sent`` when it answers what may have taken effect.
+
+    Raises ``BadReply`` for its ``ValueError``.
+    """
+    try:
+        return validate(body)
+    except ValueError as error:
+        what = f"{provider} sent a reply that cannot be read"
+        raise BadReply(what, provider=provider, why=reason(error), outcome_unknown=sent) from error
+
+
+def every_row(
+    provider: str, path: str, page: Callable[[str | None], tuple[Iterable[T], str | None]]
+) -> Iterator[T]:
+    """Every row of a listing, from all its pages. Raises ``BadReply`` when these go in a circle.
+
+    ``page`` is given what the page before calls the next one, or ``None`` for the first, and tells its rows
+    and what it calls the next.
+    """
+    cursor, known = None, set[str]()
+    while True:
+        rows, cursor = page(cursor)
+        yield from rows
+        if cursor is None:
+            return
+        if cursor in known:
+            what = f"{provider} sent a listing without end"
+            raise BadReply(what, provider=provider, why=f"the pages of {path} go in a circle")
+        known.add(cursor)
+
+
+def ours(listed: Iterable[Instance]) -> Iterator[Instance]:
+    """Those of an account's instances that carry our tag."""
+    return (instance for instance in listed if instance.token)
+
+
 class Progress:
     """How far several requests have come together; one that is tried again is not counted anew."""
 
@@ -101,6 +139,17 @@ def query_of(address: str) -> dict[str, str]:
     Raises ``ValueError`` for what is no address.
     """
     return dict(parse_qsl(urlsplit(address).query))
+
+
+def release_of(name: str) -> tuple[int, ...]:
+    """``24.04`` in the name of an image, to find the newest; nothing where there is none."""
+    found = re.search(r"([0-9]+)\.([0-9]+)", name)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def numbers_of(name: str) -> tuple[int, ...]:
+    """Every number in the name of an image, to find the newest among names of one form."""
+    return tuple(map(int, re.findall("[0-9]+", name)))
 
 
 def reason(error: ValueError) -> str:

@@ -13,13 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
+from gpucloud.catalog.columns import COLUMNS
 from gpucloud.catalog.files import transaction
 from gpucloud.catalog.rows import FIELDS, GPU_FIELDS, NAMES, Row, gpu_row, keys_of, to_offer, to_rows
 from gpucloud.catalog.where import ALL, Condition
 from gpucloud.errors import StoreError
 from gpucloud.model import Gpu, Offer
 
-VERSION: Final = 2
+VERSION: Final = 3
 CACHE_KIB: Final = 40_000
 PAGE_BYTES: Final = 16_384
 BUSY_S: Final = 30
@@ -38,7 +39,10 @@ PRAGMA user_version = {VERSION};
 """
 _FROM: Final = "FROM offers JOIN sources ON sources.id = offers.source LEFT JOIN gpus ON gpus.id = offers.gpu"
 _TIES: Final = ("sources.provider", "offers.instance_type", "offers.region", "offers.zone", "offers.market")
-_JOINED: Final = "sources.provider, sources.name, sources.complete_at, gpus.chip, gpus.vram, gpus.form_factor"
+_JOINED: Final = (
+    "sources.provider, sources.name, sources.complete_at, gpus.chip, gpus.vram, gpus.form_factor,"
+    f" {COLUMNS['margin'].sql} AS margin"
+)
 _REST: Final = NAMES[1:]
 _UPSERT: Final = (
     f"INSERT INTO offers VALUES ({', '.join('?' * len(FIELDS))}) ON CONFLICT (key) DO UPDATE SET"

@@ -70,6 +70,14 @@ _MARKET_NAME: Final = (
     "CASE offers.market " + " ".join(f"WHEN {n} THEN '{market}'" for n, market in enumerate(MARKETS)) + " END"
 )
 
+_UPSTREAM: Final = (
+    "(SELECT min(direct.usd_per_hour) FROM offers AS direct"
+    " JOIN sources AS seller ON seller.id = direct.source"
+    " WHERE seller.provider = offers.upstream AND direct.gpu = offers.gpu AND direct.usd_per_hour > 0"
+    " AND direct.gpu_count = offers.gpu_count AND direct.market = offers.market)"
+)
+"""What the same costs at least where it comes from."""
+
 COLUMNS: Final = {
     column.name: column
     for column in (
@@ -94,6 +102,15 @@ COLUMNS: Final = {
             unit=Unit.USD,
         ),
         Column("provider", Kind.TEXT, "sources.provider", "who rents it out"),
+        Column("upstream", Kind.TEXT, "offers.upstream", "whose machine it is, where it is passed on"),
+        Column(
+            "margin",
+            Kind.AMOUNT,
+            f"CASE WHEN offers.upstream IS NOT NULL THEN"
+            f" offers.usd_per_hour * {MICROS} / {_UPSTREAM} - {MICROS} END",
+            "how much dearer than from its upstream itself",
+            unit=Unit.SHARE,
+        ),
         Column("instance_type", Kind.TEXT, "offers.instance_type", "the provider's own word"),
         Column("region", Kind.TEXT, "offers.region", "where, in the provider's words"),
         Column("zone", Kind.TEXT, "offers.zone", "where in the region"),
@@ -111,6 +128,7 @@ COLUMNS: Final = {
             "disk that comes with it, or that it can have",
             unit=Unit.GIB,
         ),
+        Column("any_disk", Kind.FLAG, "offers.any_disk", "it is given a disk as large as is asked for"),
         Column("inet_down", Kind.COUNT, "offers.inet_down", "Mbit/s from the internet"),
         Column("inet_up", Kind.COUNT, "offers.inet_up", "Mbit/s to the internet"),
         Column(
@@ -124,6 +142,7 @@ COLUMNS: Final = {
         Column("driver", Kind.TEXT, "offers.driver", "version of the GPU driver"),
         Column("secure", Kind.FLAG, "offers.secure", "in a data centre that its provider vouches for"),
         Column("verified", Kind.FLAG, "offers.verified", "checked by its marketplace"),
+        Column("minimum_s", Kind.COUNT, "offers.minimum_s", "seconds that are billed at least"),
         Column("interconnect", Kind.TEXT, "offers.interconnect", "nvlink, ib and the like"),
         Column(
             "interruptions_per_hour",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import Final
 
 from gpucloud.catalog.columns import MARKETS, MICROS
 from gpucloud.catalog.where import ALL, Condition, Value, escaped, parse
 from gpucloud.model import MEMORY_TOLERANCE, GpuWish, Requirements
+
+_DISK: Final = f"iif(offers.any_disk, {2**62}, offers.disk_gib)"
+"""How large a disk can be had."""
 
 
 def filters(wanted: Requirements) -> dict[str, Condition]:
@@ -24,7 +28,7 @@ def filters(wanted: Requirements) -> dict[str, Condition]:
         "instance type": _one_of("offers.instance_type", wanted.instance_types),
         "vcpus": _at_least("offers.vcpus", wanted.min_vcpus),
         "memory": _at_least("offers.memory_gib", _micros(wanted.min_memory_gib)),
-        "disk": _at_least("offers.disk_gib", _micros(wanted.min_disk_gib)),
+        "disk": _at_least(_DISK, _micros(wanted.min_disk_gib)),
         "interconnect": _any(_contains("offers.interconnect", word) for word in wanted.interconnects),
         "secure only": Condition("offers.secure = 1") if wanted.secure_only else ALL,
         "verified": Condition("offers.verified = 1") if wanted.verified_only else ALL,

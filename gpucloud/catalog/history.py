@@ -6,7 +6,6 @@ A file of its own, beside the cache: that one may be thrown away, while what was
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -238,6 +237,9 @@ _Row = tuple[int, str, str, str | None, int, str, int, int, int]
 
 def _lines(offers: Iterable[Offer]) -> dict[int, _Row]:
     """The cheapest offer of each line, by a hash of what makes it that line."""
+    # Loading it takes longer than a listing that writes nothing.
+    import hashlib
+
     cheapest: dict[tuple[Any, ...], tuple[int, int]] = {}
     for offer in offers:
         if offer.gpu is None:

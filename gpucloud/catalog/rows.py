@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -34,6 +33,8 @@ FIELDS: Final = (
     "egress_usd_per_gib INTEGER",
     "secure INTEGER",
     "verified INTEGER",
+    "minimum_s INTEGER",
+    "any_disk INTEGER NOT NULL",
     "as_of INTEGER",
     "country TEXT",
     "region TEXT",
@@ -46,6 +47,7 @@ FIELDS: Final = (
     "confidence TEXT NOT NULL",
     "detail TEXT",
     "origin TEXT",
+    "upstream TEXT",
     "ref TEXT NOT NULL",
 )
 """The table ``offers``. Numbers come first, so that reading them need not step over text.
@@ -83,6 +85,9 @@ def to_rows(
     gpu_id: Callable[[Gpu], int],
 ) -> Iterator[Row]:
     """Rows for the answer of one source, which is called ``name``; ``complete_at`` if it has told all."""
+    # Loading it takes longer than a listing that writes nothing.
+    import hashlib
+
     asked, (first, _) = int(complete_at.timestamp()) if complete_at else None, keys_of(source)
     markets = {market: number for number, market in enumerate(MARKETS)}
     availabilities = {availability: number for number, availability in enumerate(AVAILABILITIES)}
@@ -111,6 +116,8 @@ def to_rows(
             _micros(offer.egress_usd_per_gib),
             offer.secure,
             offer.verified,
+            offer.minimum_s,
+            offer.any_disk,
             seen if asked is None or seen < asked - SAME_ANSWER_S else None,
             offer.country,
             offer.region,
@@ -123,6 +130,7 @@ def to_rows(
             offer.confidence,
             offer.availability_detail,
             offer.source if offer.source != name else None,
+            offer.upstream,
             offer.ref,
         )
 
@@ -162,6 +170,10 @@ def to_offer(row: Mapping[str, Any]) -> Offer:
         disk_usd_per_gib_month=_amount(row["disk_usd_per_gib_month"]),
         egress_usd_per_gib=_amount(row["egress_usd_per_gib"]),
         interruptions_per_hour=_amount(row["interruptions_per_hour"]),
+        upstream=row["upstream"],
+        minimum_s=row["minimum_s"],
+        any_disk=bool(row["any_disk"]),
+        margin=_amount(row["margin"]),
     )
 
 

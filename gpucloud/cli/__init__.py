@@ -53,6 +53,7 @@ def execute(words: list[str]) -> int:
     """Run one command and return its exit status; every failure becomes lines that tell what to do next."""
     import click
 
+    from gpucloud.calls import KeptBack
     from gpucloud.cli.app import Stopped
     from gpucloud.cli.exit_codes import ExitCode, exit_code
     from gpucloud.cli.log import warnings
@@ -75,6 +76,9 @@ def execute(words: list[str]) -> int:
         _trace(out.debug)
         out.error(error)
         return exit_code(error)
+    except KeptBack:
+        out.note("# the dry run ends here")
+        return ExitCode.OK
     except (Stopped, KeyboardInterrupt, click.Abort):
         out.note("")
         out.note("gpucloud: interrupted; what is rented stays rented, and gpucloud ps shows what it costs")

@@ -28,7 +28,7 @@ class Command(TyperCommand):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.params += _common()
+        self.params += common()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Remember whether there was a ``--``, which the parser takes away."""
@@ -37,10 +37,18 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Let an interrupt from the keyboard through, which the library would turn into a mere status."""
+        if out.explain and self.only_shows(ctx):
+            from gpucloud.cli.calls import show_calls
+
+            show_calls(rehearse=True)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Stopped from error
+
+    def only_shows(self, ctx: click.Context) -> bool:
+        """Whether it was asked to do nothing, but to show what it would do."""
+        return bool(ctx.params.get("dry_run"))
 
 
 class Stopped(Exception):
@@ -57,7 +65,7 @@ class Group(TyperGroup):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.params += _common()
+        self.params += common()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the default command before words that name none."""
@@ -76,7 +84,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def _common() -> list[click.Parameter]:
+def common() -> list[click.Parameter]:
     """The options that every command has."""
     return [
         click.Option(
@@ -84,6 +92,13 @@ def _common() -> list[click.Parameter]:
         ),
         click.Option(
             ["--debug"], is_flag=True, expose_value=False, callback=_set_debug, help="Tell all on stderr."
+        ),
+        click.Option(
+            ["--explain"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_explain,
+            help="Show the HTTP calls as curl commands.",
         ),
     ]
 
@@ -98,6 +113,14 @@ def _set_debug(_ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 
         out.debug = True
         all_there_is()
+
+
+def _set_explain(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not out.explain:
+        from gpucloud.cli.calls import show_calls
+
+        out.explain = True
+        show_calls()
 
 
 class App(typer.Typer):

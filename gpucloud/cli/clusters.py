@@ -85,6 +85,11 @@ def down(
     if clusters and not dry_run:
         agree("End them and delete what is on them?" if len(clusters) > 1 else "End it?", yes=yes)
         clusters = _end_all(here, clusters, discard_outputs=discard_outputs)
+    elif out.explain:
+        from gpucloud.cli.calls import remark
+        from gpucloud.fleet import rehearsal
+
+        remark(rehearsal.end(here, clusters))
     if out.json:
         out.document("down", clusters=[to_json(here, cluster) for cluster in clusters], failures=[])
 

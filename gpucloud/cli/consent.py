@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,11 @@ def rehearse(fleet: Fleet, made: Plan) -> None:
     request = made.request
     fleet.store.budget.check(request.name, request.labels.project, made.worst_cost, rules)
     _tell(fleet, made)
+    if out.explain:
+        from gpucloud.cli.calls import remark
+        from gpucloud.fleet.rehearsal import launch
+
+        remark(launch(fleet, made))
 
 
 def _tell(fleet: Fleet, made: Plan) -> None:
@@ -107,6 +113,9 @@ def describe(fleet: Fleet, plan: Plan) -> list[str]:
     lines = [f"plan: {plan.request.nodes} x {best.id} at ${best.usd_per_hour:.2f}/h{others}"]
     if best.availability_detail:
         lines.append(f"      its provider says: {best.availability_detail}")
+    if best.minimum_s:
+        least = format_duration(timedelta(seconds=best.minimum_s))
+        lines.append(f"      billed for {least} at least, also if it ends before")
     lease = plan.lease(best)
     if lease is None:
         if plan.limits.lifted and not plan.free:

@@ -140,6 +140,8 @@ def explain(
 ) -> None:
     """Say what an act does to the bill of a provider, with the source and date of every sentence.
 
+    The option --explain, which every command has, is something else: it shows HTTP calls.
+
     Example: gpucloud explain vast stop
     """
     from gpucloud.catalog.cards import card

@@ -44,6 +44,12 @@ def fsck(
             if finding.unexplained or finding.kind == "unasked":
                 _fix(here, finding, yes=yes)
         report = compare(here)
+    elif fix and out.explain:
+        from gpucloud.cli.calls import remark
+        from gpucloud.fleet import rehearsal
+
+        unwanted = (each for each in report.findings if each.kind == "should-be-gone")
+        remark(rehearsal.fix(here, unwanted))
     _show(report)
     if any(finding.unexplained for finding in report.findings):
         raise typer.Exit(ExitCode.UNEXPLAINED)
@@ -83,7 +89,8 @@ def _show(report: Report) -> None:
         return
     out.table(COLUMNS, [_to_row(finding) for finding in report.findings])
     unwanted = sum(finding.unexplained for finding in report.findings)
-    asked = "" if not report.failures else f"; {len(report.failures)} provider(s) could not be asked"
+    silent = {failure.provider for failure in report.failures}
+    asked = f"; {len(silent)} provider(s) could not be asked" if silent else ""
     out.note(f"{unwanted or 'nothing'} may bill that nobody wants{asked}")
 
 

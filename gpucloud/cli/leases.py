@@ -13,6 +13,7 @@ from gpucloud.cli.render import local_time, money, out
 from gpucloud.quantities import parse_duration, parse_usd
 
 if TYPE_CHECKING:
+    from gpucloud.fleet import Fleet
     from gpucloud.fleet.extend import Extension
 
 
@@ -45,6 +46,8 @@ def extend(
         if plan.worst_cost:
             agree("Extend it?", yes=yes)
         cluster = move(here, cluster, longer, most)
+    elif out.explain:
+        _show_calls(here, plan)
     if out.json:
         out.document(
             "extend",
@@ -53,6 +56,13 @@ def extend(
             currency="USD",
             failures=[],
         )
+
+
+def _show_calls(fleet: Fleet, plan: Extension) -> None:
+    from gpucloud.cli.calls import remark
+    from gpucloud.fleet import rehearsal
+
+    remark(rehearsal.extend(fleet, plan))
 
 
 def _tell(plan: Extension) -> None:
@@ -85,6 +95,11 @@ def reap(dry_run: DryRun = False) -> None:
         found = due(here)
         for each in found if dry_run else ():
             out.note(f"would end {each.cluster.name}: {each.reason}")
+        if dry_run and out.explain:
+            from gpucloud.cli.calls import remark
+            from gpucloud.fleet import rehearsal
+
+            remark(rehearsal.end(here, [each.cluster for each in found]))
         errors = [] if dry_run else end(here, found)
     _report([(each.cluster.name, each.reason) for each in found], [error.message for error in errors])
     for error in errors:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from gpucloud.cli.render import GAP, SHORT, failures, money, out, widths
+from gpucloud.cli.render import failures, fitting, money, out
 from gpucloud.errors import UsageError
 from gpucloud.model import Offer, utcnow
 from gpucloud.quantities import format_age
@@ -39,6 +39,10 @@ def _yes(flag: bool | None) -> str | None:
     return None if flag is None else "yes" if flag else "no"
 
 
+def _share(share: Decimal | None) -> str | None:
+    return None if share is None else f"{share:+.0%}"
+
+
 def _dollars(amount: Decimal | None, offer: Offer | None = None) -> str | None:
     """Two digits; what an offer's own currency was converted to begins with a tilde."""
     if amount is None:
@@ -55,6 +59,8 @@ SHOWN: Final = {
     ),
     "usd_per_hour": Shown("$/H", lambda o: money(o.usd_per_hour), lambda o: _dollars(o.usd_per_hour, o)),
     "provider": Shown("PROVIDER", lambda o: o.provider),
+    "upstream": Shown("UPSTREAM", lambda o: o.upstream),
+    "margin": Shown("MARGIN", lambda o: money(o.margin), lambda o: _share(o.margin)),
     "instance_type": Shown("TYPE", lambda o: o.instance_type),
     "place": Shown("PLACE", lambda o: o.zone or o.region),
     "region": Shown("REGION", lambda o: o.region),
@@ -66,6 +72,7 @@ SHOWN: Final = {
     "vcpus": Shown("VCPUS", lambda o: o.vcpus),
     "memory_gib": Shown("GIB", lambda o: money(o.memory_gib)),
     "disk_gib": Shown("DISK", lambda o: money(o.disk_gib)),
+    "any_disk": Shown("ANY DISK", lambda o: o.any_disk, lambda o: _yes(o.any_disk)),
     "inet_down": Shown("DOWN", lambda o: o.inet_down_mbps),
     "inet_up": Shown("UP", lambda o: o.inet_up_mbps),
     "reliability": Shown("RELIABILITY", lambda o: money(o.reliability)),
@@ -77,6 +84,7 @@ SHOWN: Final = {
     "interruptions_per_hour": Shown("LOST/H", lambda o: money(o.interruptions_per_hour)),
     "disk_usd_per_gib_month": Shown("$/GIB-MONTH", lambda o: money(o.disk_usd_per_gib_month)),
     "egress_usd_per_gib": Shown("$/GIB OUT", lambda o: money(o.egress_usd_per_gib)),
+    "minimum_s": Shown("LEAST S", lambda o: o.minimum_s),
     "currency": Shown("CURRENCY", lambda o: o.currency),
     "amount": Shown("AMOUNT", lambda o: money(o.amount)),
     "as_of": Shown("AS OF", lambda o: o.as_of),
@@ -100,7 +108,12 @@ USUAL: Final = (
     "memory_gib",
     "age",
     "confidence",
+    "upstream",
+    "margin",
 )
+
+SELDOM: Final = ("upstream", "margin")
+"""What is left out of the usual columns on a terminal where no offer has it."""
 
 
 LEAST_FIRST: Final = ("vcpus", "memory_gib", "place", "usd_per_hour", "confidence", "availability")
@@ -195,15 +208,12 @@ class View:
         columns, screen = list(self.columns), out.screen
         if screen is None or not self.trims:
             return columns
-        for least in LEAST_FIRST:
-            cells = [
-                ["-" if cell is None else str(cell) for cell in row] for row in self._rows(found, columns)
-            ]
-            needed = sum(min(width, SHORT) + GAP for width in widths(self._headings(columns), cells)) - GAP
-            if needed <= screen.columns:
-                break
-            columns.remove(least)
-        return columns
+        for seldom in SELDOM:
+            if all(self.shown[seldom].value(offer) is None for offer in found.offers):
+                columns.remove(seldom)
+        least = [self.shown[name].heading for name in LEAST_FIRST]
+        kept = fitting(self._headings(columns), self._rows(found, columns), least, screen.columns)
+        return [columns[place] for place in kept]
 
     def _rows(self, found: SearchResult, columns: Sequence[str]) -> list[list[object]]:
         return [to_row(offer, columns, self.shown) for offer in found.offers]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
 import click
 import typer
 
-from gpucloud.cli.app import Command
+from gpucloud.cli.app import Command, common
 from gpucloud.errors import UsageError
 from gpucloud.model import GpuWish, Labels, Market, Requirements
 from gpucloud.quantities import parse_duration, parse_gib, parse_usd
@@ -308,9 +308,14 @@ class Searching(Command):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.params[-2:-2] = [
+        own = len(self.params) - len(common())
+        self.params[own:own] = [
             click.Option([name], expose_value=False, callback=_remember, **rest) for name, rest in self.shared
         ]
+
+    def only_shows(self, ctx: click.Context) -> bool:
+        """As every command; ``--dry-run`` may be one of the shared options."""
+        return Typed.of(ctx).dry_run or super().only_shows(ctx)
 
 
 class Listing(Searching):

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
 from gpucloud import redact
@@ -38,6 +39,10 @@ class Planning(Searching):
     """A command with the options of ``launch``, of which it does nothing."""
 
     shared = tuple(option for option in RENT if option[0] not in {"--yes", "--dry-run"})
+
+    def only_shows(self, ctx: click.Context) -> bool:
+        """Always."""
+        return True
 
 
 @app.command(cls=Planning)

@@ -20,7 +20,20 @@ CARD_COLUMNS = ("FACT", "VALUE", "SOURCE", "AS OF")
 WIDEST_SITE = 22
 """With more, a screen of 80 columns would cut off values."""
 
-COLUMNS = ("NAME", "SET UP", "RENTS", "MARKETS", "REACHED BY", "FUSE", "STOPPED BILLS", "KEY FROM")
+COLUMNS = (
+    "NAME",
+    "SET UP",
+    "RENTS",
+    "MARKETS",
+    "REACHED BY",
+    "FUSE",
+    "STOPPED",
+    "EVIDENCE",
+    "AS OF",
+    "KEY FROM",
+)
+LEAST = ("MARKETS", "REACHED BY", "AS OF", "STOPPED", "EVIDENCE", "RENTS")
+"""What a narrow terminal goes without."""
 
 SHARED_COLUMNS = ("KIND", "ID", "REGION")
 
@@ -44,7 +57,7 @@ def list_providers(ctx: typer.Context) -> None:
     if out.json:
         out.document("providers", providers=[_to_json(*row) for row in known], failures=[])
     else:
-        out.table(COLUMNS, [_to_row(*row) for row in known])
+        out.table(COLUMNS, [_to_row(*row) for row in known], LEAST)
 
 
 @providers.command()
@@ -91,6 +104,11 @@ def cleanup(
         for each in found:
             remove_shared(here, each)
             out.note(f"deleted {each.kind} {each.ref.id}")
+    elif out.explain:
+        from gpucloud.cli.calls import remark
+        from gpucloud.fleet import rehearsal
+
+        remark(rehearsal.clean_up(here, found))
     if out.json:
         listed = [{"kind": each.kind, "id": each.ref.id, "region": each.ref.region} for each in found]
         out.document("providers-cleanup", provider=name, resources=listed, deleted=not dry_run, failures=[])
@@ -154,6 +172,8 @@ def _to_json(adapter: type[Adapter], set_up: bool, source: str | None) -> dict[s
         "credential_source": source,
         "prices_only": traits is None,
         "public_catalog": issubclass(adapter, PublicCatalog),
+        "evidence": adapter.evidence,
+        "as_of": adapter.as_of and adapter.as_of.isoformat(),
         "kind": traits and traits.kind,
         "markets": sorted(traits.markets) if traits else [],
         "reach": traits and traits.reach,
@@ -169,7 +189,8 @@ def _to_row(adapter: type[Adapter], set_up: bool, source: str | None) -> tuple[o
     from gpucloud.provider import Provider
 
     if not issubclass(adapter, Provider):
-        return (adapter.name, "no", "prices only", None, None, None, None, source)
+        told = adapter.evidence, adapter.as_of
+        return (adapter.name, "no", "prices", None, None, None, None, *told, source)
     traits = adapter.traits
     return (
         adapter.name,
@@ -179,5 +200,7 @@ def _to_row(adapter: type[Adapter], set_up: bool, source: str | None) -> tuple[o
         traits.reach,
         traits.fuse,
         traits.billed_while_stopped,
+        adapter.evidence,
+        adapter.as_of,
         source,
     )

@@ -35,17 +35,29 @@ GAP: Final = 2
 
 @dataclass(slots=True)
 class Output:
-    """How this command writes. ``json``: one document on stdout, also for a failure."""
+    """How this command writes. ``json``: one document on stdout, also for a failure.
+
+    ``explain``: HTTP calls are shown.
+    """
 
     json: bool = False
     debug: bool = False
+    explain: bool = False
 
     def document(self, schema: str, **fields: Any) -> None:
         """Write the one JSON document of a command: ``gpucloud.SCHEMA/1``."""
         sys.stdout.write(encoded({"schema": f"gpucloud.{schema}/1", **fields}) + "\n")
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Write rows of cells; ``None`` is shown as a dash."""
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], least: Sequence[str] = ()
+    ) -> None:
+        """Write rows of cells; ``None`` is shown as a dash.
+
+        ``least`` are columns that a narrow terminal goes without, the first of them first.
+        """
+        if self.screen and least:
+            kept = fitting(columns, rows, least, self.screen.columns)
+            columns, rows = [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
         cells = [[_cell(value) for value in row] for row in rows]
         if not sys.stdout.isatty():
             sys.stdout.write("".join("\t".join(_flat(cell) for cell in row) + "\n" for row in cells))
@@ -206,7 +218,21 @@ def local_time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+def fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], least: Sequence[str], width: int
+) -> list[int]:
+    """The places of the columns that a terminal has room for: those of ``least`` go first, in their order."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    needed = [min(wide, SHORT) + GAP for wide in _widths(columns, cells)]
+    kept = list(range(len(columns)))
+    for column in least:
+        if sum(needed[place] for place in kept) - GAP <= width:
+            break
+        kept.remove(columns.index(column))
+    return kept
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
     """How wide each column of a table is."""
     return [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
@@ -222,7 +248,7 @@ def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]], width: i
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold" if colour() else "")
-    for column, room in zip(columns, _fitted(widths(columns, cells), width), strict=True):
+    for column, room in zip(columns, _fitted(_widths(columns, cells), width), strict=True):
         table.add_column(column, no_wrap=True, justify="right" if "$" in column else "left", width=room)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))

@@ -55,6 +55,9 @@ def reserve(
     found, failed = blocks(here, wanted, window, typed.provider)
     for failure in failed:
         out.failure(failure)
+    if not found:
+        _write([], failed)
+        raise typer.Exit(ExitCode.UNREACHABLE)
     if buy:
         bought = _buy(here, _chosen(found, block), typed)
         _write([_block_json(bought.block)], failed, booking=bought)
@@ -64,8 +67,6 @@ def reserve(
     else:
         out.table(BLOCKS, [_block_row(each) for each in found])
         out.note("nothing is bought without --buy")
-    if not found:
-        raise typer.Exit(ExitCode.UNREACHABLE)
 
 
 def _window(lasting: str, start: str, nodes: int) -> Window:
@@ -98,7 +99,7 @@ def _chosen(found: Sequence[Block], wanted: str) -> Block:
     chosen = [block for block in found if wanted in ("", block.ref)]
     if not chosen:
         raise NothingMatched(
-            f"there is no block {wanted!r} now" if wanted else "there is nothing to buy",
+            f"there is no block {wanted!r} now",
             why=f"{len(found)} are offered",
             hint="the same without --buy shows them",
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from gpucloud.errors import UsageError
+from gpucloud.model import utcnow
 from gpucloud.registry import names
 
 PACKAGE: Final = '''\
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from typing import Final
 
-BASE_URL: Final = "https://api.{name}.example"
+INSTANCES: Final = "v1/instances"
 '''
 
 ADAPTER: Final = '''\
@@ -33,28 +34,31 @@ ADAPTER: Final = '''\
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
+from datetime import date
 
-from gpucloud.errors import AuthError, Unsupported
-from gpucloud.http import HttpClient
+from gpucloud.errors import Unsupported
 from gpucloud.model import Instance, InstanceRef, Market, Offer, Requirements
 from gpucloud.provider import (
+    Credential,
+    Evidence,
     Fuse,
     Kind,
     LaunchSpec,
-    Provider,
-    ProviderSettings,
     Reach,
     StoppedBilling,
     Traits,
 )
-from gpucloud_{name}.api import BASE_URL
+from gpucloud.rest import RestProvider
 
 
-class {title}(Provider):
+class {title}(RestProvider):
     """Instances of {title}."""
 
     name = "{name}"
+    evidence = Evidence.COMMUNITY
+    as_of = date({today})
+    credentials = (Credential("api_key", ("{upper}_API_KEY",), page="https://console.{name}.example"),)
+    url = "https://api.{name}.example"
     traits = Traits(
         kind=Kind.VM,
         markets=frozenset({{Market.ON_DEMAND}}),
@@ -67,20 +71,6 @@ class {title}(Provider):
         idempotent_launch=False,
         listing_lag_s=10,
     )
-
-    @classmethod
-    def configured(cls, settings: ProviderSettings) -> bool:
-        """When there is a key: providers.{name}.api_key, or GPUCLOUD_{upper}_API_KEY."""
-        return bool(settings.table.get("api_key"))
-
-    @cached_property
-    def _http(self) -> HttpClient:
-        key = self.settings.table.get("api_key")
-        if not key:
-            raise AuthError(
-                "{name}: there is no API key", provider=self.name, hint="export GPUCLOUD_{upper}_API_KEY=..."
-            )
-        return HttpClient(self.name, BASE_URL, headers={{"Authorization": f"Bearer {{key}}"}})
 
     def offers(self, requirements: Requirements) -> Iterable[Offer]:
         """What can be rented now, at live prices."""
@@ -113,14 +103,14 @@ from pathlib import Path
 import pytest
 
 from gpucloud.provider import Provider, ProviderSettings
-from gpucloud.testing import RENTING_TESTS, ProviderConformance
+from gpucloud.testing import REHEARSAL_TESTS, RENTING_TESTS, ProviderConformance
 from gpucloud_{name} import {title}
 
 
 class Test{title}(ProviderConformance):
     """Take a test out of ``deviations`` as soon as the adapter passes it."""
 
-    deviations = dict.fromkeys(RENTING_TESTS, "not written yet")
+    deviations = dict.fromkeys((*RENTING_TESTS, *REHEARSAL_TESTS), "not written yet")
 
     @pytest.fixture
     def provider(self, tmp_path: Path) -> Provider:
@@ -129,6 +119,8 @@ class Test{title}(ProviderConformance):
 
 
 TAKEN: Final = {
+    "Credential",
+    "Evidence",
     "False",
     "Fuse",
     "Instance",
@@ -173,7 +165,7 @@ def write_adapter(checkout: Path, name: str) -> list[Path]:
             why=f"it is registered, or has {package} or {tests}",
             hint="gpucloud providers",
         )
-    words = {"name": name, "title": title, "upper": name.upper()}
+    words = {"name": name, "title": title, "upper": name.upper(), "today": f"{utcnow():%Y, %-m, %-d}"}
     files = {
         package / "__init__.py": PACKAGE.format(**words),
         package / "api.py": API.format(**words),

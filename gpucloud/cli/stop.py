@@ -74,6 +74,11 @@ def stop(
         jobs = [job for plan in plans for job in plan.jobs]
         _agree(plans, jobs, cancel, yes=yes)
         clusters = [_stop(here, plan, force=force) for plan in plans]
+    elif out.explain:
+        from gpucloud.cli.calls import remark
+        from gpucloud.fleet import rehearsal
+
+        remark(rehearsal.stop(here, clusters))
     if out.json:
         out.document(
             "stop",
@@ -105,6 +110,11 @@ def start(names: Names, dry_run: DryRun = False, yes: Yes = False) -> None:
         clusters = [bring_up(here, cluster) for cluster in clusters]
         for cluster in clusters:
             out.note(f"{cluster.name} is up: gpucloud ssh {cluster.name}, gpucloud stop {cluster.name}")
+    elif out.explain:
+        from gpucloud.cli.calls import remark
+        from gpucloud.fleet import rehearsal
+
+        remark(rehearsal.start(here, clusters))
     if out.json:
         documents = [to_json(here, cluster) for cluster in clusters]
         out.document("start", dry_run=dry_run, clusters=documents, plans=plans, failures=[])

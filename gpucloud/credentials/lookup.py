@@ -21,6 +21,7 @@ from gpucloud.errors import AuthError
 from gpucloud.provider import Credential, ProviderSettings
 
 MISSING: Final = "missing"
+_VARIABLE: Final = "environment "
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Credentials:
         for place, value in self._places(wanted):
             if value:
                 secret = keyring.recall(self.provider, wanted.key) if isinstance(value, Kept) else value
-                redact.add(secret)
+                redact.add(secret, self._variable(wanted, place))
                 self._warn_of_readers(place, wanted.key)
                 return secret
         looked_at = [place for place, _ in self._places(wanted)]
@@ -61,15 +62,22 @@ class Credentials:
             + (f", with one from {wanted.page}" if wanted.page else ""),
         )
 
+    def _variable(self, wanted: Credential, place: str) -> str:
+        """The variable that it was read from, else the one that people know."""
+        named = place.removeprefix(_VARIABLE)
+        return named if named != place else (*wanted.variables, self._own(wanted))[0]
+
+    def _own(self, wanted: Credential) -> str:
+        return f"GPUCLOUD_{self.provider}_{wanted.key}".upper()
+
     def _places(self, wanted: Credential) -> Iterator[tuple[str, str | Kept | None]]:
         """Each place in words, and what it has; the next one is looked at only when somebody asks on."""
-        own = f"GPUCLOUD_{self.provider}_{wanted.key}".upper()
-        for variable in (own, *wanted.variables):
-            yield f"environment {variable}", self.environ.get(variable, "").strip()
+        for variable in (self._own(wanted), *wanted.variables):
+            yield f"{_VARIABLE}{variable}", self.environ.get(variable, "").strip()
         kept = self.file.get(self.provider, wanted.key)
         yield KEYRING if isinstance(kept, Kept) else shown(self.file.path), kept
         for theirs in wanted.files:
-            path = vendor.path_of(theirs, self.environ)
+            path = vendor.path_of(theirs.path, self.environ)
             yield shown(path), vendor.read(path, theirs)
         value = self.table.get(wanted.key)
         yield self._table_place, value.strip() if isinstance(value, str) else None

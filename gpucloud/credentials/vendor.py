@@ -16,11 +16,12 @@ TOP: Final = "gpucloud"
 """The section that the lines of an INI file before its first section are read as."""
 
 
-def path_of(theirs: VendorFile, environ: Mapping[str, str]) -> Path:
-    below_config = theirs.path.removeprefix("~/.config/")
-    if below_config != theirs.path and environ.get("XDG_CONFIG_HOME"):
+def path_of(path: str, environ: Mapping[str, str]) -> Path:
+    """Where a file below home lies, such as ``~/.acme/config.toml``."""
+    below_config = path.removeprefix("~/.config/")
+    if below_config != path and environ.get("XDG_CONFIG_HOME"):
         return Path(environ["XDG_CONFIG_HOME"], below_config)
-    return Path(environ.get("HOME") or Path.home(), theirs.path.removeprefix("~/"))
+    return Path(environ.get("HOME") or Path.home(), path.removeprefix("~/"))
 
 
 def read(path: Path, theirs: VendorFile) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from gpucloud.errors import (
     BadReply,
@@ -21,6 +21,8 @@ from gpucloud.fleet.contact import connect, on_host, poll
 from gpucloud.model import Cluster, ClusterState, Event, Instance, Rental, SideResource, utcnow
 from gpucloud.parallel import results, run_all
 from gpucloud.provider import HasSideResources, Provider
+
+T = TypeVar("T")
 
 PASSING = (Unreachable, RateLimited, BadReply)
 """Failures of a provider that may be over a moment later."""
@@ -86,14 +88,22 @@ def settle(provider: Provider, token: str) -> Instance | None:
     Raises:
         TeardownUnconfirmed: when the listing could not be had, so that an instance may be billing.
     """
+    return listed(provider, partial(find, provider, token), f"whether {token} was launched")
+
+
+def listed(provider: Provider, look: Callable[[], T | None], doubt: str) -> T | None:
+    """What ``look`` finds in a listing; ``None`` only once a listing could not lack it any more.
+
+    Raises:
+        TeardownUnconfirmed: when the listing could not be had, which leaves the ``doubt``.
+    """
     lag = timedelta(seconds=provider.traits.listing_lag_s)
     try:
-        found = poll(lambda: find(provider, token), lag)
         # The last look must begin after the lag has passed.
-        return found or find(provider, token)
+        return poll(look, lag) or look()
     except ProviderError as error:
         raise TeardownUnconfirmed(
-            f"{provider.name}: whether {token} was launched is not known: it may be billing",
+            f"{provider.name}: {doubt} is not known: it may be billing",
             why=f"the listing failed: {error.message}",
             hint="gpucloud fsck, as soon as the provider answers",
         ) from error

@@ -103,6 +103,17 @@ def launch(fleet: Fleet, plan: Plan) -> Cluster:
         return _fill(fleet, _entered(fleet, cluster, plan), plan)
 
 
+def first_order(fleet: Fleet, plan: Plan) -> LaunchSpec:
+    """What the provider of the best offer would be told by a launch; nothing is entered into the books.
+
+    Raises ``ConfigError`` when it is not known from where SSH is to be reached.
+    """
+    request = plan.request
+    cluster = Cluster(0, request.name, ClusterState.LAUNCHING, request.nodes, utcnow())
+    _, spec = _Attempt(fleet, cluster, plan).order(plan.offers[0], 0)
+    return spec
+
+
 def _entered(fleet: Fleet, cluster: Cluster | None, plan: Plan) -> Cluster:
     """The cluster in the books, with the most that it can cost held for it. Raises ``BudgetRefused``."""
     request, limits, most = plan.request, plan.limits, plan.worst_cost
@@ -249,16 +260,15 @@ class _Attempt:
         end_rental(self.fleet, self.fleet.store.journal.get(rental.token), "it could not be used")
         self.wasted += self.fleet.store.ledger.cost_of(rental.token) or Decimal(0)
 
-    def _rent(self, offer: Offer, rank: int) -> Rental:
-        """Intent, call, id: whatever happens in between is found again by the token."""
+    def order(self, offer: Offer, rank: int) -> tuple[Rental, LaunchSpec]:
+        """What the books are told before an offer is rented, and what its provider is."""
         from gpucloud.remote.keys import new_key_pair
 
         fleet, token = self.fleet, new_id("gc-", 20)
-        provider = fleet.registry.get(offer.provider)
-        host_key = new_key_pair() if provider.traits.plants_host_key else None
-        ssh_from = self.origin.networks() if provider.traits.firewalled else ()
+        traits = fleet.registry.get(offer.provider).traits
+        host_key = new_key_pair() if traits.plants_host_key else None
+        ssh_from = self.origin.networks() if traits.firewalled else ()
         rental = self._intended(token, rank, offer, host_key.public if host_key else None)
-        fleet.store.journal.intend(rental, caps(fleet.config, rental.intended_at))
         spec = LaunchSpec(
             token=token,
             cluster=self.cluster.name,
@@ -276,6 +286,14 @@ class _Attempt:
             wait=rental.waits,
             reservation=offer.ref if offer.market is Market.RESERVED else None,
         )
+        return rental, spec
+
+    def _rent(self, offer: Offer, rank: int) -> Rental:
+        """Intent, call, id: whatever happens in between is found again by the token."""
+        fleet, provider = self.fleet, self.fleet.registry.get(offer.provider)
+        rental, spec = self.order(offer, rank)
+        token = rental.token
+        fleet.store.journal.intend(rental, caps(fleet.config, rental.intended_at))
         try:
             instance = provider.launch(offer, spec)
         except ProviderError as error:

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
+from gpucloud.calls import KeptBack
 from gpucloud.errors import ConfigError, ProviderError
 from gpucloud.fleet import Fleet
 from gpucloud.http import HttpClient
@@ -50,6 +51,8 @@ def admitted_anew(fleet: Fleet, rental: Rental) -> bool:
         provider.admit(rental.ref, Origin(fleet).networks())
     except (ConfigError, ProviderError) as error:
         log.debug("%s: SSH is not opened anew: %s", rental.provider, error.message)
+        return False
+    except KeptBack:
         return False
     return True
 

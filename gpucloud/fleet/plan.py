@@ -35,7 +35,7 @@ from gpucloud.model import (
     Tariff,
     over_time,
 )
-from gpucloud.provider import Fuse
+from gpucloud.provider import Fuse, Traits
 from gpucloud.quantities import LONGEST
 
 SHORTEST: Final = timedelta(minutes=1)
@@ -70,14 +70,14 @@ class LaunchRequest:
 class Plan:
     """Offers in the order in which they will be tried, and how long each may run at most.
 
-    ``steps`` are the billing grain and minimum of each provider, in seconds.
+    ``traits`` are those of each provider.
     """
 
     request: LaunchRequest
     offers: tuple[Offer, ...]
     failures: tuple[Failure, ...]
     limits: Limits
-    steps: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    traits: Mapping[str, Traits] = field(default_factory=dict)
 
     @property
     def free(self) -> bool:
@@ -92,7 +92,7 @@ class Plan:
 
     def tariff(self, offer: Offer) -> Tariff:
         """How it is billed beside its price, as far as the offer tells."""
-        return tariff(offer, self.request.disk_gib, self.steps)
+        return tariff(offer, self.request.disk_gib, self.traits)
 
     @property
     def worst_cost(self) -> Decimal | None:
@@ -111,12 +111,17 @@ class Plan:
         return over_time(rate, terms.billed(lease))
 
 
-def tariff(offer: Offer, disk_gib: int | None, steps: Mapping[str, tuple[int | None, int | None]]) -> Tariff:
-    """How an offer is billed beside its price, with a disk of that size."""
-    grain, minimum = steps.get(offer.provider, (None, None))
-    monthly = offer.disk_usd_per_gib_month
-    disk = None if monthly is None or disk_gib is None else monthly * disk_gib / HOURS_IN_MONTH
-    return Tariff(grain, minimum, disk, egress_price(offer))
+def tariff(offer: Offer, disk_gib: int | None, traits: Mapping[str, Traits]) -> Tariff:
+    """How an offer is billed beside its price, with a disk of that size, or else of the usual one."""
+    known, monthly = traits.get(offer.provider), offer.disk_usd_per_gib_month
+    size = disk_gib or (known.usual_disk_gib if known else None)
+    minimum = known.billing_minimum_s if known and offer.minimum_s is None else offer.minimum_s
+    return Tariff(
+        known.billing_grain_s if known else None,
+        minimum,
+        None if monthly is None or size is None else monthly * size / HOURS_IN_MONTH,
+        egress_price(offer),
+    )
 
 
 def affords(offer: Offer, terms: Tariff, nodes: int, max_cost: Decimal | None) -> timedelta | None:
@@ -164,8 +169,8 @@ def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Pla
     usable = _safe_enough(fleet, request, usable)
     paid = any(offer.usd_per_hour for offer in usable)
     limits = limits_of(fleet.config, request, paid=paid)
-    steps = {offer.provider: _steps(fleet, offer.provider) for offer in usable}
-    affordable = [offer for offer in usable if _buys_enough(offer, request, limits, steps)]
+    traits = {offer.provider: fleet.registry.get(offer.provider).traits for offer in usable}
+    affordable = [offer for offer in usable if _buys_enough(offer, request, limits, traits)]
     if not affordable:
         raise BudgetRefused(
             f"${limits.max_cost} does not buy a minute of what matches",
@@ -175,12 +180,12 @@ def plan(fleet: Fleet, request: LaunchRequest, references: Sequence[str]) -> Pla
     # A fallback may cost more than the best offer, but not so much that nobody would have agreed to it.
     dearest = affordable[0].usd_per_hour * fleet.config.get("launch.price_factor")
     affordable = [offer for offer in affordable if offer.usd_per_hour <= dearest]
-    providers = [fleet.registry.get(name) for name in steps]
+    providers = [fleet.registry.get(name) for name in traits]
     told, silent = advised(providers, affordable, request.nodes, terms.timeout_s)
     usable = [offer for offer in told if offer.availability not in CANNOT_BE_HAD]
     if not usable:
         raise _nothing_usable(told, {})
-    return Plan(request, tuple(usable), (*found.failures, *silent), limits, steps)
+    return Plan(request, tuple(usable), (*found.failures, *silent), limits, traits)
 
 
 def _nothing_usable(offers: Sequence[Offer], refused: Mapping[str, str]) -> GpucloudError:
@@ -214,11 +219,6 @@ def limits_of(config: Config, request: LaunchRequest, *, paid: bool) -> Limits:
     )
 
 
-def _steps(fleet: Fleet, provider: str) -> tuple[int | None, int | None]:
-    traits = fleet.registry.get(provider).traits
-    return traits.billing_grain_s, traits.billing_minimum_s
-
-
 def _safe_enough(fleet: Fleet, request: LaunchRequest, offers: Sequence[Offer]) -> list[Offer]:
     """The offers whose machines end by themselves as surely as is asked for. Raises ``BudgetRefused``."""
     weakest = request.fuse or parse_fuse(fleet.config.get("launch.require_fuse"))
@@ -246,10 +246,8 @@ def parse_fuse(text: str) -> Fuse | None:
         ) from None
 
 
-def _buys_enough(
-    offer: Offer, request: LaunchRequest, limits: Limits, steps: Mapping[str, tuple[int | None, int | None]]
-) -> bool:
-    terms = tariff(offer, request.disk_gib, steps)
+def _buys_enough(offer: Offer, request: LaunchRequest, limits: Limits, traits: Mapping[str, Traits]) -> bool:
+    terms = tariff(offer, request.disk_gib, traits)
     bought = affords(offer, terms, request.nodes, limits.max_cost)
     return bought is None or bought >= SHORTEST
 

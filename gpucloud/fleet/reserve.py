@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Final, cast
 
 from gpucloud.errors import (
     NoCapacity,
     NothingMatched,
     ProviderError,
-    TeardownUnconfirmed,
     Unsupported,
     UsageError,
 )
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.budget import caps
-from gpucloud.fleet.contact import poll
+from gpucloud.fleet.end import listed
 from gpucloud.fleet.plan import LaunchRequest, Plan, limits_of
 from gpucloud.market.ask import ask_all
 from gpucloud.model import (
@@ -41,6 +41,7 @@ from gpucloud.quantities import format_duration
 from gpucloud.store import new_id
 
 LOCK: Final = "reservations"
+CUT_OFF: Final = "its purchase was cut off before it was made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +155,13 @@ def buy(fleet: Fleet, block: Block, name: str, labels: Labels) -> Booking:
             reservation = provider.reserve(block, spec)
         except ProviderError as error:
             found = _settled(provider, booking.token) if error.outcome_unknown else None
-            if found is None or found.state is ReservationState.FAILED:
-                store.bookings.failed(booking.token, error.message)
+            bought = _enter(fleet, booking, found, error.message)
+            if bought is None:
                 raise
-            reservation = found
-        store.bookings.bought(booking.token, reservation)
-        fleet.tell(Event("reserved", f"{name}: {block.provider} {reservation.ref.id}"))
-        return replace(booking, state=BookingState.BOUGHT, ref=reservation.ref)
+        else:
+            bought = _bought(fleet, booking, reservation)
+        fleet.tell(Event("reserved", f"{name}: {block.provider} {bought.ref.id if bought.ref else ''}"))
+        return bought
 
 
 def _before(fleet: Fleet, name: str, block: Block) -> Booking | None:
@@ -186,63 +187,63 @@ def _before(fleet: Fleet, name: str, block: Block) -> Booking | None:
 def _confirmed(fleet: Fleet, booking: Booking) -> Booking | None:
     """One whose purchase was cut off, if it was made. Raises ``TeardownUnconfirmed``."""
     found = _settled(fleet.registry.get(booking.block.provider), booking.token)
-    if found is None:
-        fleet.store.bookings.failed(booking.token, "its purchase was cut off before it was made")
+    return _enter(fleet, booking, found, CUT_OFF)
+
+
+def _enter(fleet: Fleet, booking: Booking, found: Reservation | None, reason: str) -> Booking | None:
+    """Let the books know what a listing shows of a purchase: what was bought, or that nothing was."""
+    if found is None or found.state is ReservationState.FAILED:
+        if booking.state is not BookingState.FAILED:
+            fleet.store.bookings.failed(booking.token, "its provider gave it up" if found else reason)
         return None
-    fleet.store.bookings.bought(booking.token, found)
-    return replace(booking, state=BookingState.BOUGHT, ref=found.ref)
+    return booking if booking.state is BookingState.BOUGHT else _bought(fleet, booking, found)
+
+
+def _bought(fleet: Fleet, booking: Booking, reservation: Reservation) -> Booking:
+    fleet.store.bookings.bought(booking.token, reservation)
+    return replace(booking, state=BookingState.BOUGHT, ref=reservation.ref)
 
 
 def _settled(provider: Provider, token: str) -> Reservation | None:
     """What a purchase whose answer was lost has bought. Raises ``TeardownUnconfirmed``."""
-    try:
-        lag = timedelta(seconds=provider.traits.listing_lag_s)
-        return poll(lambda: _find(provider, token), lag) or _find(provider, token)
-    except ProviderError as error:
-        raise TeardownUnconfirmed(
-            f"{provider.name}: whether {token} was bought is not known",
-            why=f"the listing failed: {error.message}",
-            hint="gpucloud reservations, as soon as the provider answers",
-        ) from error
+    return listed(provider, partial(_find, provider, token), f"whether {token} was bought")
 
 
 def _find(provider: Provider, token: str) -> Reservation | None:
-    listed = cast(Reserves, provider).reservations()
-    return next((each for each in listed if each.token == token), None)
+    shown = cast(Reserves, provider).reservations()
+    return next((each for each in shown if each.token == token), None)
 
 
-def held(fleet: Fleet) -> tuple[list[Held], list[Failure]]:
+def held(fleet: Fleet, only: str | None = None) -> tuple[list[Held], list[Failure]]:
     """Every reservation of the books and of the providers, and who could not be asked; the books learn.
 
     One whose purchase was cut off is bought once its provider lists it, and was not when it surely would.
+    With ``only`` just that provider is asked.
     """
     store = fleet.store
     booked = {booking.token: booking for booking in store.bookings.all()}
     known = {provider.name: provider for provider in fleet.registry.configured()}
     for booking in booked.values():
         known.setdefault(booking.block.provider, fleet.registry.get(booking.block.provider))
-    able = [provider for _, provider in sorted(known.items()) if isinstance(provider, Reserves)]
+    asked = [provider for name, provider in sorted(known.items()) if only in (None, name)]
+    able = [provider for provider in asked if isinstance(provider, Reserves)]
     timeout_s = fleet.config.duration("offers.timeout").total_seconds()
     told, failures = ask_all(able, lambda p: list(cast(Reserves, p).reservations()), timeout_s)
-    listed = {each.token: each for found in told.values() for each in found if each.token}
+    shown = {each.token: each for found in told.values() for each in found if each.token}
     for token, booking in booked.items():
-        _learn(fleet, booking, listed.get(token), asked=booking.block.provider in told)
+        if token in shown or (booking.block.provider in told and _cut_off(fleet, booking)):
+            _enter(fleet, booking, shown.get(token), CUT_OFF)
     booked = {booking.token: booking for booking in store.bookings.all()}
-    tokens = [*booked, *(token for token in listed if token not in booked)]
-    return [Held(booked.get(token), listed.get(token)) for token in tokens], failures
+    tokens = [*booked, *(token for token in shown if token not in booked)]
+    return [Held(booked.get(token), shown.get(token)) for token in tokens], failures
 
 
-def _learn(fleet: Fleet, booking: Booking, listed: Reservation | None, *, asked: bool) -> None:
-    if listed and listed.state is ReservationState.FAILED:
-        if booking.state is not BookingState.FAILED:
-            fleet.store.bookings.failed(booking.token, "its provider gave it up")
-    elif listed and booking.state is not BookingState.BOUGHT:
-        fleet.store.bookings.bought(booking.token, listed)
-    elif listed is None and asked and booking.state is BookingState.INTENDED:
-        lag = timedelta(seconds=fleet.registry.get(booking.block.provider).traits.listing_lag_s)
-        # Somebody may be about to buy it.
-        if utcnow() - booking.intended_at > lag and not fleet.store.db.is_locked(LOCK):
-            fleet.store.bookings.failed(booking.token, "its purchase was cut off before it was made")
+def _cut_off(fleet: Fleet, booking: Booking) -> bool:
+    """Whether a listing that does not show a purchase proves that it was never made."""
+    lag = timedelta(seconds=fleet.registry.get(booking.block.provider).traits.listing_lag_s)
+    # Somebody may be about to buy it.
+    going_on = fleet.store.db.is_locked(LOCK)
+    return booking.state is BookingState.INTENDED and utcnow() - booking.intended_at > lag and not going_on
 
 
 def plan_within(fleet: Fleet, request: LaunchRequest) -> Plan:
@@ -252,8 +253,10 @@ def plan_within(fleet: Fleet, request: LaunchRequest) -> Plan:
         NothingMatched: when there is none of that id or name.
         NoCapacity: when it has not begun, is over, or has no room left.
     """
-    found, failures = held(fleet)
     wanted = request.reservation
+    ours = (each for each in fleet.store.bookings.all() if wanted in (each.name, each.ref and each.ref.id))
+    # Who has sold one of ours is known; one of another computer may be anywhere.
+    found, failures = held(fleet, next((each.block.provider for each in ours), None))
     # A name may have been used before.
     named = sorted((each for each in found if wanted in (each.id, each.name)), key=lambda each: each.over)
     one = named[0] if named else None

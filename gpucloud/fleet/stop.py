@@ -123,12 +123,12 @@ def check_stop(fleet: Fleet, cluster: Cluster, *, force: bool = False) -> None:
     for rental in cluster.rentals:
         provider, label = fleet.provider(rental), node_label(cluster, rental.rank)
         billed, instead = provider.traits.billed_while_stopped, f"gpucloud down {cluster.name}"
-        if not isinstance(provider, Stops) or billed is StoppedBilling.UNSUPPORTED:
-            what = f"{label} cannot be stopped"
-            why = f"{provider.name} can only end it; until then it bills {_price(rental)}"
-        elif billed is StoppedBilling.FULL:
+        if billed is StoppedBilling.FULL:
             what = f"stopping {label} saves nothing"
             why = f"{provider.name} goes on billing all of its {_price(rental)}"
+        elif not isinstance(provider, Stops) or billed is StoppedBilling.UNSUPPORTED:
+            what = f"{label} cannot be stopped"
+            why = f"{provider.name} can only end it; until then it bills {_price(rental)}"
         elif billed is StoppedBilling.UNKNOWN and not force:
             what = f"whether stopping {label} saves anything is not known"
             why = f"{provider.name} may go on billing all of its {_price(rental)}"

@@ -215,7 +215,8 @@ def _still_there(contacts: Contacts, job: Job) -> None:
     else:
         try:
             instance = look(contacts.fleet, rental)
-            if instance is None or instance.alive:
+            # One that is taken back may stay, stopped, for as long as it is paid for.
+            if instance is None or (instance.alive and not instance.interrupted):
                 return
             reason = "its provider took it back" if instance.interrupted else f"{rental.provider} ended it"
         except NotFound:

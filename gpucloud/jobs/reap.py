@@ -88,9 +88,8 @@ def _reason(fleet: Fleet, cluster: Cluster, now: datetime) -> str:
 def _ends(cluster: Cluster) -> Iterator[datetime]:
     """A little before their providers end them, so that what is on them can still be brought home."""
     for rental in cluster.rentals:
-        if rental.expires_at is not None:
-            lease = rental.expires_at - rental.intended_at
-            yield rental.expires_at - min(timedelta(seconds=MARGIN_S), lease / 10)
+        if rental.expires_at is not None and rental.lease is not None:
+            yield rental.expires_at - min(timedelta(seconds=MARGIN_S), rental.lease / 10)
 
 
 def _repriced(fleet: Fleet, cluster: Cluster) -> Cluster:

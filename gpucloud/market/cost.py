@@ -109,7 +109,8 @@ def cost(offer: Offer, work: Work) -> Cost:
 
 
 def _instance(offer: Offer, work: Work, facts: Mapping[str, Fact]) -> Term:
-    grain, minimum = _seconds(facts, "billing_grain_s"), _seconds(facts, "billing_minimum_s")
+    grain, usual = _seconds(facts, "billing_grain_s"), _seconds(facts, "billing_minimum_s")
+    minimum = usual if offer.minimum_s is None else offer.minimum_s
     wanted = max(work.hours * SECONDS, Decimal(minimum or 0))
     expected, worst = _stepped(wanted, grain or 1), _stepped(wanted, grain or COARSEST_S)
     steps = "in which steps it is billed is not known" if grain is None else f"billed in steps of {grain} s"

@@ -17,6 +17,7 @@ from gpucloud.errors import StoreError
 from gpucloud.http import within
 from gpucloud.market.ask import IN_TIME, offers_of, to_failure, too_late
 from gpucloud.market.order import RANK
+from gpucloud.market.passed_on import once
 from gpucloud.market.past import keep
 from gpucloud.market.shortlist import shortlist
 from gpucloud.model import Failure, Offer, Requirements, utcnow
@@ -181,7 +182,15 @@ class Search:
 
     def _best(self, cache: Cache, scope: Condition) -> list[Offer]:
         matching = all_of([scope, *self._filters.values()])
-        return cache.select(matching, order=self._terms.order, group=self._terms.group, limit=self._one_more)
+        order, group, wanted = self._terms.order, self._terms.group, self._one_more
+        limit = wanted
+        while True:
+            told = cache.select(matching, order=order, group=group, limit=limit)
+            best = once(told)
+            if wanted is None or limit is None or len(best) >= wanted or len(told) < limit:
+                return best[:wanted]
+            # What is told twice has taken the places of others.
+            limit *= 2
 
     def _found(self, cache: Cache, scope: Condition) -> SearchResult:
         offers = self._best(cache, scope)

@@ -28,7 +28,11 @@ def shortlist(
     if limit is None or len(matching) <= limit or order != RANK or wanted.where:
         return matching
     ranks = list(map(_rank, matching))
-    worst = heapq.nsmallest(limit, ranks)[-1]
+    # What is passed on may be told by its upstream as well, and then takes no place.
+    own = [rank for offer, rank in zip(matching, ranks, strict=True) if offer.upstream is None]
+    if len(own) <= limit:
+        return matching
+    worst = heapq.nsmallest(limit, own)[-1]
     return [offer for offer, rank in zip(matching, ranks, strict=True) if rank <= worst]
 
 
@@ -52,7 +56,7 @@ def _tests(wanted: Requirements) -> Iterator[Callable[[Offer], bool]]:
     if wanted.min_memory_gib is not None:
         yield lambda o: _is_at_least(o.memory_gib, wanted.min_memory_gib)
     if wanted.min_disk_gib is not None:
-        yield lambda o: _is_at_least(o.disk_gib, wanted.min_disk_gib)
+        yield lambda o: o.any_disk or _is_at_least(o.disk_gib, wanted.min_disk_gib)
     if wanted.regions:
         yield lambda o: any(_is_in(o, region) for region in wanted.regions)
     if wanted.countries:

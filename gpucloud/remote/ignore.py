@@ -21,6 +21,9 @@ GITIGNORE: Final = ".gitignore"
 GPUCLOUDIGNORE: Final = ".gpucloudignore"
 
 _GIT_TIMEOUT_S: Final = 5
+_GIT_READS: Final = ("PATH", "HOME", "XDG_CONFIG_HOME", "LD_LIBRARY_PATH", "GIT_DIR", "GIT_EXEC_PATH")
+"""With ``GIT_CONFIG...`` all of the environment that git's configuration depends on."""
+
 _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_LINE: Final = 65_536
 """No path is as long; a longer line is not a rule but a file that is no text."""
@@ -162,9 +165,11 @@ def _global_excludes(base: Path) -> Path | None:
     """Find the user's own excludes file: what git is configured to use, else git's default."""
     if git := shutil.which("git"):
         command = [git, "config", "-z", "--path", "--get", "core.excludesFile"]
+        # Keys and job secrets are none of its business.
+        environ = {n: v for n, v in os.environ.items() if n in _GIT_READS or n.startswith("GIT_CONFIG")}
         try:
             asked = subprocess.run(
-                command, cwd=base, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
+                command, cwd=base, env=environ, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
             )
         except (OSError, subprocess.SubprocessError):
             pass

@@ -164,6 +164,8 @@ class Journal:
             since = rental.gone_at if rental.ref else _begun(rental, made_at)
             if rental.waits is None:
                 _begin(db, rental, since or rental.intended_at)
+            elif not instance.waiting:
+                _leave_queue(db, rental, instance)
             db.execute(
                 "UPDATE rentals SET state = ?, gone_at = NULL, instance_id = ?, instance_region = ?"
                 " WHERE token = ?",

@@ -10,13 +10,14 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar, Final, TypeVar
 
 import pytest
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from gpucloud import calls
 from gpucloud.errors import NotFound, ProviderError
 from gpucloud.model import (
     CANNOT_BE_HAD,
@@ -35,6 +36,7 @@ from gpucloud.model import (
 )
 from gpucloud.provider import (
     Admits,
+    Evidence,
     HasSideResources,
     KeepsShared,
     LaunchSpec,
@@ -69,6 +71,12 @@ RENTING_TESTS: Final = (
 )
 """The tests that ask every provider for something."""
 
+REHEARSAL_TESTS: Final = (
+    "test_a_rehearsed_launch_makes_nothing",
+    "test_a_rehearsed_end_leaves_the_instance",
+)
+"""The tests of dry runs; skipped for an adapter that does not tell of all that it sends."""
+
 ABILITY_TESTS: Final = (
     "test_a_stopped_instance_is_listed_as_stopped_and_stays_so",
     "test_stop_twice_succeeds",
@@ -87,6 +95,7 @@ ABILITY_TESTS: Final = (
     "test_what_is_shared_stays_for_the_next_launch_and_can_be_removed",
     "test_blocks_tell_when_for_how_long_and_for_how_much",
     "test_what_was_reserved_is_listed_with_its_token",
+    *REHEARSAL_TESTS,
 )
 """The tests of what only some providers can do; skipped for an adapter without the ability."""
 
@@ -174,6 +183,21 @@ class ProviderConformance:
         return provider
 
     @pytest.fixture
+    def telling(self, provider: Provider) -> Provider:
+        """The adapter, if it tells of all that it sends."""
+        if not provider.rehearsable:
+            pytest.skip(f"{provider.name} does not tell of all that it sends")
+        return provider
+
+    @pytest.fixture
+    def rehearsed(self, telling: Provider) -> Iterator[list[calls.Call]]:
+        """The requests of a rehearsal, which begins now and lasts as long as the test."""
+        told: list[calls.Call] = []
+        calls.listen(told.append, rehearse=True)
+        yield told
+        calls.listen(None)
+
+    @pytest.fixture
     def reserving(self, provider: Provider) -> Reserves:
         """The adapter, if it sells capacity for a time to come."""
         if not isinstance(provider, Reserves):
@@ -257,6 +281,11 @@ class ProviderConformance:
         assert re.fullmatch(r"[a-z][a-z0-9]*", provider.name)
         assert type(provider).__module__.split(".")[0] == f"gpucloud_{provider.name}"
 
+    def test_facts_are_dated(self, provider: Provider) -> None:
+        assert provider.as_of is not None
+        assert date(2026, 1, 1) <= provider.as_of <= utcnow().date()
+        assert isinstance(provider.evidence, Evidence)
+
     def test_traits_are_facts(self, provider: Provider) -> None:
         traits = provider.traits
         assert isinstance(traits, Traits)
@@ -270,8 +299,12 @@ class ProviderConformance:
         type(provider)(bare)
 
     def test_what_a_stopped_instance_bills_is_told_by_who_can_stop(self, provider: Provider) -> None:
-        told = provider.traits.billed_while_stopped is not StoppedBilling.UNSUPPORTED
-        assert told == isinstance(provider, Stops)
+        told = provider.traits.billed_while_stopped
+        if isinstance(provider, Stops):
+            assert told is not StoppedBilling.UNSUPPORTED
+        else:
+            # What bills in full while it is stopped need not be stoppable.
+            assert told in {StoppedBilling.UNSUPPORTED, StoppedBilling.FULL}
 
     # -- offers ------------------------------------------------------------------------------------
 
@@ -554,6 +587,27 @@ class ProviderConformance:
         assert found is not None
         assert (found.ref, found.owner, found.name) == (bought.ref, spec.owner, spec.cluster)
         assert found.state in {ReservationState.PENDING, ReservationState.SCHEDULED, ReservationState.ACTIVE}
+
+    # -- rehearsals --------------------------------------------------------------------------------
+
+    def test_a_rehearsed_launch_makes_nothing(self, provider: Provider, rehearsed: list[calls.Call]) -> None:
+        spec = self.spec(provider)
+        with pytest.raises(calls.KeptBack):
+            provider.launch(self.cheapest(provider), spec)
+        assert rehearsed[-1].kept_back
+        calls.listen(None)
+        assert self.listed(provider, spec.token) is None
+        if isinstance(provider, HasSideResources):
+            assert not self.beside(provider, spec.token)
+
+    def test_a_rehearsed_end_leaves_the_instance(
+        self, telling: Provider, rented: Instance, rehearsed: list[calls.Call]
+    ) -> None:
+        with pytest.raises(calls.KeptBack):
+            telling.terminate(rented.ref)
+        assert rehearsed[-1].kept_back
+        calls.listen(None)
+        assert telling.get(rented.ref).alive
 
 
 def _deviating(test: Callable[..., None], reason: str) -> Callable[..., None]:

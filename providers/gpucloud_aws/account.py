@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from gpucloud.errors import AuthError, BadReply, ConfigError
 from gpucloud.replies import Rows
 from gpucloud_aws.errors import CAPACITY, GIVE, NOT_YET, misconfigured, translated
-from gpucloud_aws.reader import CONNECT_S, READ_S, Reader
+from gpucloud_aws.reader import CONNECT_S, READ_S, Reader, tell_of
 
 if TYPE_CHECKING:
     import boto3
@@ -55,6 +55,7 @@ _LOGIN_IN_FILE: Final = re.compile(
     r"^\s*(?:aws_access_key_id|credential_process|login_session|role_arn|sso_session|sso_start_url)\s*=",
     re.MULTILINE,
 )
+_READING: Final = ("Describe", "Get", "List")
 _STARTING: Final = ("RunInstances", "StartInstances")
 _USING: Final = ("AssociateAddress", "RunInstances")
 """What names things that were made a moment before; sent twice, it does the same."""
@@ -181,6 +182,12 @@ class Account:
             raise misconfigured(self.provider, error.why) from error
 
 
+def _tell_of(**event: Any) -> None:
+    """Its name is such as ``before-send.ec2.RunInstances``; for a login other services are asked."""
+    _, service, operation = event["event_name"].split(".", 2)
+    tell_of(event["request"], changes=service == "ec2" and not operation.startswith(_READING))
+
+
 def _take_the_answer(response: Any, **_: Any) -> None:
     """Missing capacity comes with status 500, for which boto3 would ask again, for seconds and in vain."""
     if response is not None and response[1].get("Error", {}).get("Code") in CAPACITY:
@@ -249,6 +256,7 @@ def _session(settings: ProviderSettings) -> Session:
         links = core.get_component("credential_provider")
         links.insert_after(EnvProvider.METHOD, EnvProvider(environ))
         links.remove(EnvProvider.METHOD)  # Of two it removes the first.
+    core.register("before-send", _tell_of)
     # Only now it is told that there is no such profile.
     core.get_scoped_config()
     return core

@@ -60,6 +60,7 @@ class Aws(Catalog, Provider):
     Capacity Blocks are reserved, and launched into once they have begun.
     """
 
+    rehearsable = True
     traits = Traits(
         kind=Kind.VM,
         markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.RESERVED}),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import NotFound, ProviderError, Rejected
-from gpucloud_aws import machines
+from gpucloud_aws import machines, tags
 from gpucloud_aws.errors import ADDRESSES, FORBIDDEN, forbidden
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def undone(account: Account, region: str, made: ExitStack, error: ProviderError)
 def of_instances(client: EC2Client) -> Iterator[tuple[str, dict[str, str]]]:
     """Every address that was made for an instance of ours, with its tags."""
     for address in _described(client, "tag-key", machines.TOKEN):
-        tags = {tag.get("Key", ""): tag.get("Value", "") for tag in address.get("Tags", [])}
-        yield address.get("AllocationId", ""), tags
+        yield address.get("AllocationId", ""), tags.read(address.get("Tags", []))
 
 
 def release(account: Account, region: str, id: str, *, ended: str = "") -> None:
@@ -175,7 +174,4 @@ def _created(client: EC2Client, spec: LaunchSpec, place: Place, made: ExitStack)
 
 
 def _tags(spec: LaunchSpec) -> list[TagTypeDef]:
-    return [
-        {"Key": key, "Value": value}
-        for key, value in {**spec.tags, "Name": f"gpucloud {spec.cluster}"}.items()
-    ]
+    return tags.listed({**spec.tags, "Name": f"gpucloud {spec.cluster}"})

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import NotFound, Rejected
 from gpucloud.model import InstanceRef, SideResource
-from gpucloud_aws import addresses, groups, machines
+from gpucloud.provider import Tagged
+from gpucloud_aws import addresses, groups, machines, tags
 from gpucloud_aws.network import SHARED
 
 if TYPE_CHECKING:
@@ -43,15 +44,15 @@ def of_instances(account: Account) -> list[SideResource]:
             for volume in volumes["Volumes"]:
                 if volume.get("State") in OVER:
                     continue
-                tags = _tags(volume.get("Tags", []))
-                yield _resource(account.provider, VOLUME, volume.get("VolumeId", ""), region, tags)
-        for id, tags in addresses.of_instances(client):
-            yield _resource(account.provider, addresses.KIND, id, region, tags)
+                carried = tags.read(volume.get("Tags", []))
+                yield _resource(account.provider, VOLUME, volume.get("VolumeId", ""), region, carried)
+        for id, carried in addresses.of_instances(client):
+            yield _resource(account.provider, addresses.KIND, id, region, carried)
         for interfaces in client.get_paginator("describe_network_interfaces").paginate(Filters=tagged):
             for interface in interfaces["NetworkInterfaces"]:
-                tags = _tags(interface.get("TagSet", []))
+                carried = tags.read(interface.get("TagSet", []))
                 yield _resource(
-                    account.provider, INTERFACE, interface.get("NetworkInterfaceId", ""), region, tags
+                    account.provider, INTERFACE, interface.get("NetworkInterfaceId", ""), region, carried
                 )
         yield from groups.left(client, account.provider, region)
 
@@ -124,16 +125,13 @@ def _remove_gateway(client: EC2Client, id: str) -> None:
     client.delete_internet_gateway(InternetGatewayId=id)
 
 
-def _resource(provider: str, kind: str, id: str, region: str, tags: Mapping[str, str]) -> SideResource:
+def _resource(provider: str, kind: str, id: str, region: str, carried: Mapping[str, str]) -> SideResource:
+    told = Tagged.read(carried)
     return SideResource(
         provider=provider,
         kind=kind,
         ref=InstanceRef(id, region),
-        token=tags.get(machines.TOKEN),
-        cluster=tags.get("gpucloud-name"),
-        owner=tags.get("gpucloud-owner"),
+        token=told.token,
+        cluster=told.cluster,
+        owner=told.owner,
     )
-
-
-def _tags(told: Any) -> dict[str, str]:
-    return {tag.get("Key", ""): tag.get("Value", "") for tag in told}

@@ -21,7 +21,7 @@ from gpucloud.errors import BadReply, ProviderError, Rejected, Unreachable, Unsu
 from gpucloud.model import Block, InstanceRef, Requirements, Reservation, ReservationState, Window
 from gpucloud.provider import LaunchSpec, Tagged
 from gpucloud.replies import Rows
-from gpucloud_aws import machines
+from gpucloud_aws import machines, tags
 from gpucloud_aws.api import CapacityReservation, Offering
 from gpucloud_aws.offers import Gaps, Kind, fits, from_each, kind_of
 from gpucloud_aws.reader import written
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from types_boto3_ec2 import EC2Client
-    from types_boto3_ec2.type_defs import TagTypeDef
 
     from gpucloud_aws.account import Account
 
@@ -85,16 +84,13 @@ def sold(
 
 def buy(account: Account, block: Block, spec: LaunchSpec) -> Reservation:
     """Buy one. Raises as ``Provider.reserve`` does."""
-    tags: list[TagTypeDef] = [
-        {"Key": key, "Value": value}
-        for key, value in {**spec.tags, "Name": f"gpucloud {spec.cluster}"}.items()
-    ]
+    carried = tags.listed({**spec.tags, "Name": f"gpucloud {spec.cluster}"})
     try:
         with account.translated(block.region):
             told = account.ec2(block.region, once=True).purchase_capacity_block(
                 CapacityBlockOfferingId=block.ref,
                 InstancePlatform=PLATFORM,
-                TagSpecifications=[{"ResourceType": "capacity-reservation", "Tags": tags}],
+                TagSpecifications=[{"ResourceType": "capacity-reservation", "Tags": carried}],
             )
             return _reservation(account.provider, block.region, told.get("CapacityReservation"))
     except ProviderError as error:
@@ -111,8 +107,8 @@ def bought(account: Account) -> list[Reservation]:
         # EC2 lists no tag among the filters of this request.
         for page in client.get_paginator("describe_capacity_reservations").paginate():
             for entry in page.get("CapacityReservations", []):
-                tags = {tag.get("Key") for tag in entry.get("Tags", [])}
-                if entry.get("ReservationType") == SOLD_AS and machines.TOKEN in tags:
+                carried = tags.read(entry.get("Tags", []))
+                if entry.get("ReservationType") == SOLD_AS and machines.TOKEN in carried:
                     yield _reservation(account.provider, region, entry)
 
     return machines.everywhere(account, within)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from gpucloud.http import (
     validator_of,
 )
 from gpucloud.model import Market, Offer, utcnow
-from gpucloud.provider import Adapter, Published
+from gpucloud.provider import Adapter, Evidence, Published
 from gpucloud.replies import Progress, Rows
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Catalog(Adapter):
     """The public prices, and the past ones; nothing of this rents."""
 
     name = "aws"
+    evidence = Evidence.DOCUMENT
+    as_of = date(2026, 11, 21)
 
     def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
         """One part for each region; ``eu`` is every region whose name begins with it as a word."""

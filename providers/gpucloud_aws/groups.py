@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import ProviderError
 from gpucloud.model import InstanceRef, SideResource
-from gpucloud_aws import machines
+from gpucloud.provider import Tagged
+from gpucloud_aws import machines, tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from types_boto3_ec2 import EC2Client
-    from types_boto3_ec2.type_defs import TagTypeDef
 
     from gpucloud.provider import LaunchSpec
     from gpucloud_aws.account import Account
@@ -34,13 +34,12 @@ IN_USE: Final = "InvalidPlacementGroup.InUse"
 def ensure(account: Account, region: str, spec: LaunchSpec) -> str:
     """The name of the group that the nodes of ``spec`` have in common; it is made by the first of them."""
     name = f"{PREFIX}{spec.group}"
-    tags: list[TagTypeDef] = [{"Key": key, "Value": value} for key, value in spec.tags.items()]
     try:
         with account.translated(region):
             account.ec2(region).create_placement_group(
                 GroupName=name,
                 Strategy="cluster",
-                TagSpecifications=[{"ResourceType": KIND, "Tags": tags}],
+                TagSpecifications=[{"ResourceType": KIND, "Tags": tags.listed(spec.tags)}],
             )
     except ProviderError as error:
         if error.vendor_code != THERE:
@@ -65,24 +64,18 @@ def left(client: EC2Client, provider: str, region: str) -> Iterator[SideResource
     """The groups of ours without a living node: once for each node that was in it, by its token."""
     tagged: list[Any] = [{"Name": "tag-key", "Values": [machines.TOKEN]}]
     for group in client.describe_placement_groups(Filters=tagged)["PlacementGroups"]:
-        name, tags = group.get("GroupName", ""), _tags(group)
+        name, told = group.get("GroupName", ""), Tagged.read(tags.read(group.get("Tags", [])))
         if not name.startswith(PREFIX) or group.get("State") not in ("available", "pending"):
             continue
         nodes = machines.ours(client, provider, [{"Name": "placement-group-name", "Values": [name]}])
         if any(node.state.name != "terminated" for node in nodes):
             continue
-        for token in dict.fromkeys(
-            [tags.get(machines.TOKEN), *(node.tags[machines.TOKEN] for node in nodes)]
-        ):
+        for token in dict.fromkeys([told.token, *(node.tags[machines.TOKEN] for node in nodes)]):
             yield SideResource(
                 provider=provider,
                 kind=KIND,
                 ref=InstanceRef(name, region),
                 token=token,
-                cluster=tags.get("gpucloud-name"),
-                owner=tags.get("gpucloud-owner"),
+                cluster=told.cluster,
+                owner=told.owner,
             )
-
-
-def _tags(group: Any) -> dict[str, str]:
-    return {tag.get("Key", ""): tag.get("Value", "") for tag in group.get("Tags", [])}

@@ -75,6 +75,7 @@ def described(line: Line) -> dict[str, Any] | None:
         "vcpus": int(line.vcpus) if re.fullmatch("[1-9][0-9]{0,4}", line.vcpus) else None,
         "memory_gib": _number(_SIZE.fullmatch(line.memory)),
         "disk_gib": _disk(line.storage),
+        "any_disk": True,
     }
 
 

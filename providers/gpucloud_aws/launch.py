@@ -16,7 +16,7 @@ from gpucloud.errors import BadReply, NotFound, ProviderError, Unreachable
 from gpucloud.model import Market, Offer
 from gpucloud.provider import LaunchSpec
 from gpucloud.replies import Rows
-from gpucloud_aws import addresses, cards, groups, images, machines, network
+from gpucloud_aws import addresses, cards, groups, images, machines, network, tags
 from gpucloud_aws.api import Image, InstanceType, Machine
 from gpucloud_aws.errors import MISMATCH
 from gpucloud_aws.quotas import quota_of
@@ -86,13 +86,13 @@ def _request(
     group: str | None,
     reached: addresses.Reached | None,
 ) -> RunInstancesRequestTypeDef:
-    tags = {**spec.tags, "Name": f"gpucloud {spec.cluster}", machines.LOGIN: images.user_of(image)}
+    carried = {**spec.tags, "Name": f"gpucloud {spec.cluster}", machines.LOGIN: images.user_of(image)}
     if reached:
-        tags[machines.ADDRESS] = reached.address
+        carried[machines.ADDRESS] = reached.address
         interfaces = cards.every(kind, place, reached.interface)
     else:
         interfaces = cards.single(kind, place, together=spec.nodes > 1)
-    tagged = [{"Key": key, "Value": value} for key, value in tags.items()]
+    tagged = tags.listed(carried)
     spot = offer.market is Market.SPOT
     request: dict[str, Any] = {
         "ClientToken": spec.token,

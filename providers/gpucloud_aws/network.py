@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.errors import ProviderError, Rejected
 from gpucloud.model import utcnow
+from gpucloud_aws import tags
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -97,8 +98,8 @@ def admit(account: Account, region: str, groups: Sequence[str], networks: Sequen
 
 def shared_tags(kind: ResourceTypeType, name: str = "gpucloud") -> list[TagSpecificationTypeDef]:
     """What is written on all that launches share."""
-    tags = dict([SHARED, ("Name", name), (MADE, utcnow().isoformat())])
-    return [{"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
+    carried = dict([SHARED, ("Name", name), (MADE, utcnow().isoformat())])
+    return [{"ResourceType": kind, "Tags": tags.listed(carried)}]
 
 
 @contextmanager
@@ -170,8 +171,7 @@ def _earliest_vpc(client: EC2Client) -> VpcTypeDef | None:
     found = client.describe_vpcs(Filters=[{"Name": f"tag:{SHARED[0]}", "Values": [SHARED[1]]}])["Vpcs"]
 
     def age(vpc: VpcTypeDef) -> tuple[str, str]:
-        tags = {tag.get("Key"): tag.get("Value", "") for tag in vpc.get("Tags", [])}
-        return tags.get(MADE, ""), vpc.get("VpcId", "")
+        return tags.read(vpc.get("Tags", [])).get(MADE, ""), vpc.get("VpcId", "")
 
     return min(found, key=age, default=None)
 

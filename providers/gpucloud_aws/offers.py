@@ -297,6 +297,7 @@ def _offers(
                 vcpus=kind.vcpus,
                 memory_gib=kind.memory_gib,
                 disk_gib=kind.disk_gib,
+                any_disk=True,
                 interconnect=kind.interconnect,
             )
 

@@ -23,14 +23,16 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlencode
-from xml.etree import ElementTree
 
+from gpucloud.calls import sending
 from gpucloud.errors import RateLimited, Unreachable
 from gpucloud.replies import Rows
 from gpucloud_aws.errors import misconfigured, translated
 
 if TYPE_CHECKING:
-    from botocore.awsrequest import AWSResponse
+    from xml.etree import ElementTree
+
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
     from botocore.credentials import Credentials
     from botocore.httpsession import URLLib3Session
     from botocore.regions import EndpointResolver
@@ -145,6 +147,8 @@ class Reader:
             return self._addresses[service, region]
 
     def _reply(self, region: str, action: str, body: bytes) -> dict[str, Any]:
+        from xml.etree import ElementTree
+
         try:
             root = ElementTree.fromstring(body)
         except ElementTree.ParseError as error:
@@ -193,7 +197,9 @@ class Reader:
             request = AWSRequest("POST", address, {**headers, **agent}, body)
             frozen = self._credentials().get_frozen_credentials()
             SigV4Auth(frozen, service.signed_as, region).add_auth(request)
-            reply = self._connection(address).send(request.prepare())
+            prepared = request.prepare()
+            tell_of(prepared, changes=False)
+            reply = self._connection(address).send(prepared)
             log.debug("%s %s in %s: %s", service.name, operation, region, reply.status_code)
             if reply.status_code != 200:
                 raise _refusal(reply, operation)
@@ -249,6 +255,12 @@ class Reader:
         return str(found["hostname"]) if found else f"{service.host}.{region}.amazonaws.com"
 
 
+def tell_of(request: AWSPreparedRequest, *, changes: bool) -> None:
+    """Tell whoever wants to know of a request that is about to be sent."""
+    body = request.body if isinstance(request.body, str | bytes) else None
+    sending(request.method, request.url, dict(request.headers), body, changes=changes)
+
+
 def written(moment: datetime) -> str:
     """A time as EC2 takes it, to the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -272,6 +284,8 @@ def _refusal(reply: AWSResponse, operation: str) -> Exception:
 
 def _words(body: bytes) -> tuple[str, str]:
     """The code and the text of an error, in XML or JSON; empty for what is neither, as of a proxy."""
+    from xml.etree import ElementTree
+
     try:
         if body.lstrip().startswith(b"<"):
             error = ElementTree.fromstring(body).find(".//{*}Error")

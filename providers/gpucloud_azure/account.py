@@ -17,7 +17,9 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlencode
 
+from gpucloud.calls import sending
 from gpucloud.errors import AuthError, ConfigError, Unreachable
 from gpucloud.http import HttpClient
 from gpucloud.provider import ProviderSettings
@@ -44,6 +46,7 @@ SECRETS: Final = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE
 SIGN_IN: Final = "az login, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
 CHOOSE: Final = "az account set --subscription NAME, or gpucloud config set providers.azure.subscription ID"
 
+READING: Final = {"GET", "HEAD"}
 RETRIES: Final = {"retry_total": 4, "retry_status": 4, "retry_backoff_max": 10, "timeout": 60}
 """The patience of Azure's clients with one request. Everything they repeat has a name of its own and is thus
 made once: they repeat no POST but after 500, 503 and 504, and our POSTs stop and start."""
@@ -169,6 +172,7 @@ class Account:
             "base_url": self.arm,
             "credential_scopes": [self._scope],
             "polling_interval": POLL_S,
+            "raw_request_hook": _tell_of,
             "raw_response_hook": _read_refusal,
             **self._trusting,
             **RETRIES,
@@ -253,7 +257,7 @@ class Account:
         """That of a secret in the variables of the settings, else what DefaultAzureCredential finds."""
         from azure.identity import ClientSecretCredential, DefaultAzureCredential
 
-        environ, more = self.settings.environ, dict(self._trusting)
+        environ, more = self.settings.environ, {"raw_request_hook": _tell_of_login, **self._trusting}
         if authority := environ.get("AZURE_AUTHORITY_HOST"):
             more["authority"] = authority
         if self.settings.table.get("instance_discovery") is False:
@@ -299,6 +303,23 @@ def default_subscription(settings: ProviderSettings) -> str:
         return str(next(found, ""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
+
+
+def _tell_of(request: Any) -> None:
+    """Tell whoever wants to know of a request of Azure's clients."""
+    _tell(request.http_request, changes=request.http_request.method not in READING)
+
+
+def _tell_of_login(request: Any) -> None:
+    _tell(request.http_request, changes=False)
+
+
+def _tell(request: Any, *, changes: bool) -> None:
+    # Of the two kinds of requests that Azure's libraries make, only the newer one has its content.
+    body = getattr(request, "content", None) or request.data
+    text = urlencode(body) if isinstance(body, Mapping) else body
+    content = text if isinstance(text, str | bytes) else None
+    sending(request.method, request.url, request.headers, content, changes=changes)
 
 
 def _read_refusal(reply: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import date
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -21,6 +22,7 @@ from gpucloud.model import (
 )
 from gpucloud.parallel import results, run_all
 from gpucloud.provider import (
+    Evidence,
     Fuse,
     Kind,
     LaunchSpec,
@@ -68,6 +70,9 @@ class Azure(RetailPrices, Provider):
     """Azure virtual machines."""
 
     name: ClassVar[str] = "azure"
+    evidence = Evidence.DOCUMENT
+    as_of = date(2026, 11, 20)
+    rehearsable = True
     traits = Traits(
         kind=Kind.VM,
         markets=frozenset({Market.ON_DEMAND, Market.SPOT}),

@@ -147,6 +147,7 @@ class RetailPrices(Adapter):
             country=REGIONS.get(row.arm_region_name),
             vcpus=int(vcpus[1]) if vcpus else None,
             memory_gib=Decimal(size.memory_gib),
+            any_disk=True,
             interconnect=size.interconnect,
         )
 

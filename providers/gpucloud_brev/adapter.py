@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +12,7 @@ from gpucloud.catalog.currencies import to_usd
 from gpucloud.catalog.names import named
 from gpucloud.http import Tell
 from gpucloud.model import Availability, Market, Offer, utcnow
-from gpucloud.provider import Adapter, Published
+from gpucloud.provider import Adapter, Evidence, Published
 from gpucloud.replies import Rows, reason
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class Brev(Adapter):
     """NVIDIA Brev: one account for several clouds."""
 
     name = "brev"
+    evidence = Evidence.DOCUMENT
+    as_of = date(2026, 10, 1)
 
     def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
         """One list of all clouds and locations."""

@@ -24,10 +24,9 @@ labels; what they cannot hold is in its metadata, where tags are as they were wr
   can be changed only while the machine is stopped:
   https://docs.cloud.google.com/compute/docs/reference/rest/v1/instances/setScheduling.
 - Launches share the network ``gpucloud`` and the rules of its firewall; see ``network``. Several machines of
-  A3 Ultra, A4 or A4X that are rented together also share two networks for RDMA between their GPUs, where the
-  project may have them; see ``rdma``. Those of A3 High and A3 Mega get their first card alone: GPUDirect-TCPX
-  wants four more networks and GPUDirect-TCPXO eight, which is more than most quotas allow:
-  https://docs.cloud.google.com/compute/docs/gpus/gpu-network-bandwidth.
+  A3 Ultra, A4 or A4X that are rented together also share two networks for RDMA between their GPUs, those of
+  A3 High four for GPUDirect-TCPX and those of A3 Mega eight for GPUDirect-TCPXO, where the project may have
+  so many; see ``fabric``. The last two take NCCL's plugin and a daemon, too, for image or setup to bring.
 - An instance that says TERMINATED is stopped; what was deleted is no longer told. To stop a machine loses
   what is on the local disks that it brought along.
 - A machine of the queue ("flex-start") is there at once with the status PENDING, and costs nothing until

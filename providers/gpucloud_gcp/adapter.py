@@ -83,6 +83,7 @@ fi 2>/dev/null | grep -q '^TRUE'"""
 class Gcp(PastPrices, Provider):
     """Google Cloud virtual machines."""
 
+    rehearsable = True
     traits = Traits(
         kind=Kind.VM,
         markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED, Market.RESERVED}),

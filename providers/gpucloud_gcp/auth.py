@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from gpucloud.calls import sending
 from gpucloud.errors import AuthError, BadReply, ConfigError, Unreachable
 from gpucloud.http import VENDOR_TEXT_LENGTH
 from gpucloud.provider import ProviderSettings
@@ -200,6 +201,7 @@ class _Transport:
     ) -> _Answer:
         import httpx
 
+        sending(method, url, headers or {}, body, changes=False)
         try:
             reply = httpx.request(method, url, content=body, headers=headers, timeout=timeout or TOKEN_S)
         except (httpx.RequestError, httpx.InvalidURL) as error:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -19,7 +19,7 @@ from gpucloud.errors import BadReply, NotFound, ProviderError, RateLimited, Reje
 from gpucloud.http import HttpClient
 from gpucloud.model import Gpu, Market, Offer, utcnow
 from gpucloud.parallel import results, run_all
-from gpucloud.provider import Adapter
+from gpucloud.provider import Adapter, Evidence
 from gpucloud.replies import Rows
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class PastPrices(Adapter):
     """What spot machines have cost."""
 
     name: ClassVar[str] = "gcp"
+    evidence = Evidence.DOCUMENT
+    as_of = date(2026, 11, 21)
 
     def spot_history(self, since: datetime, regions: Sequence[str]) -> Iterable[Offer]:
         """Every price of spot machines with built-in GPUs that held at some time since ``since``.

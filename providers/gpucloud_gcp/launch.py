@@ -19,10 +19,10 @@ from gpucloud.provider import LaunchSpec
 from gpucloud_gcp import api
 from gpucloud_gcp.account import Account
 from gpucloud_gcp.errors import EXISTS, PROVIDER
+from gpucloud_gcp.fabric import fabric
 from gpucloud_gcp.images import chosen
 from gpucloud_gcp.machines import parts
 from gpucloud_gcp.network import NETWORK, placement, prepare
-from gpucloud_gcp.rdma import fabric
 from gpucloud_gcp.sdk import Changes, Place, request_id
 
 SHORTEST: Final = timedelta(seconds=30)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_network
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from gpucloud.errors import NotFound, ProviderError, Rejected
 from gpucloud.model import InstanceRef, SideResource
+from gpucloud.parallel import results, run_all
 from gpucloud.provider import LaunchSpec
 from gpucloud_gcp import api
 from gpucloud_gcp.account import Account
@@ -87,16 +89,24 @@ def see_to(account: Account, changes: Changes, rules: Mapping[str, Mapping[str, 
     A rule is one of the network of all launches unless it names another.
     """
     known = {thing.name for thing in ours(account, api.FIREWALLS, f"{NETWORK}-.*")}
-    for name in rules.keys() - known:
-        body = {
-            "name": name,
-            "description": MARK,
-            "network": f"global/networks/{NETWORK}",
-            "direction": "INGRESS",
-            "targetTags": [name],
-            **rules[name],
-        }
-        insert(account, changes, "Firewalls", "Firewall", body)
+    missing = {
+        name: partial(_make_rule, account, changes, name, rule)
+        for name, rule in rules.items()
+        if name not in known
+    }
+    results(run_all(missing))
+
+
+def _make_rule(account: Account, changes: Changes, name: str, rule: Mapping[str, Any]) -> None:
+    body = {
+        "name": name,
+        "description": MARK,
+        "network": f"global/networks/{NETWORK}",
+        "direction": "INGRESS",
+        "targetTags": [name],
+        **rule,
+    }
+    insert(account, changes, "Firewalls", "Firewall", body)
 
 
 def placement(account: Account, changes: Changes, spec: LaunchSpec, machine_type: str, region: str) -> str:

@@ -120,6 +120,7 @@ def _offer(
         vcpus=machine.vcpus,
         memory_gib=machine.memory_gib,
         disk_gib=Decimal(machine.ssd_gib) if machine.ssd_gib else None,
+        any_disk=True,
         ref=machine.name,
     )
 

@@ -17,12 +17,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
+from gpucloud.calls import heard, sending
 from gpucloud.errors import BadReply, ConfigError, ProviderError, RateLimited, Unreachable
 from gpucloud_gcp.auth import Identity, refused
 from gpucloud_gcp.errors import Fault, translate
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest
 
 REQUEST_S: Final = 30
 """How long one request may take."""
@@ -89,6 +93,8 @@ class Changes:
             client_class = getattr(library, f"{kind}Client")
             options = {"api_endpoint": self.url}
             with client_class(credentials=self.who.credentials, client_options=options) as client:
+                if heard():
+                    client.transport._session.auth = _tell_of
                 change = getattr(client, f"{verb}_unary")
                 return str(change(request=told, retry=retry, timeout=REQUEST_S).name)
 
@@ -127,6 +133,13 @@ class Changes:
             hint="try again later",
             outcome_unknown=True,
         )
+
+
+def _tell_of(request: PreparedRequest) -> PreparedRequest:
+    """What a session asks to add credentials, when all else is there; these are there too."""
+    body = request.body if isinstance(request.body, str | bytes) else None
+    sending(str(request.method), str(request.url), request.headers, body, changes=True)
+    return request
 
 
 def _library(provider: str) -> Any:

@@ -9,7 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +27,7 @@ from gpucloud.model import (
     utcnow,
 )
 from gpucloud.provider import (
+    Evidence,
     Fuse,
     Kind,
     LaunchSpec,
@@ -50,6 +51,8 @@ class Local(Provider):
     """Folders with an SSH server of their own, for $0."""
 
     name = "local"
+    evidence = Evidence.LIVE
+    as_of = date(2026, 11, 21)
     traits = Traits(
         kind=Kind.PROCESS,
         markets=frozenset({Market.ON_DEMAND}),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from gpucloud.catalog.names import named
 from gpucloud.http import Tell
 from gpucloud.model import Gpu, Market, Offer, same_memory, utcnow
-from gpucloud.provider import Adapter, Published
+from gpucloud.provider import Adapter, Evidence, Published
 from gpucloud.replies import Progress, Rows, query_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Oci(Adapter):
     """Oracle Cloud virtual and bare machines."""
 
     name = "oci"
+    evidence = Evidence.DOCUMENT
+    as_of = date(2026, 11, 20)
 
     def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
         """One list; a price is the same in every region."""
@@ -101,6 +103,7 @@ class Oci(Adapter):
                 gpu_count=count,
                 vcpus=_vcpus(words, part),
                 memory_gib=shape.bundle_memory_qty or None,
+                any_disk=True,
             )
 
 

@@ -1,125 +1,140 @@
-"""RunPod's words: what it is asked, and what it says of one type of GPU."""
+"""RunPod's words: endpoints and replies of its REST API, second version."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-URL: Final = "https://api.runpod.io"
-PATH: Final = "graphql"
+from gpucloud.wire import Amount, Count, Moment, Price, Text
 
-PROBED: Final = (1, 2, 4, 8)
-"""For how many GPUs in one pod the stock is asked: a question can only be so long."""
-
-PLACEHOLDER: Final = "unknown"
+GPUS: Final = "v2/catalog/gpus"
+PODS: Final = "v2/pods"
 
 
-def _probes() -> str:
-    each = "{0}{1}: lowestPrice(input: {{gpuCount: {1}{2}}}) {{stockStatus minVcpu minMemory}}"
-    clouds = {"any": "", "secure": ", secureCloud: true"}
-    return " ".join(each.format(cloud, count, more) for count in PROBED for cloud, more in clouds.items())
+class Prices(BaseModel):
+    """Dollars an hour for one GPU in each cloud."""
+
+    secure: Price = None
+    community: Price = None
 
 
-_FIELDS: Final = (
-    "id displayName memoryInGb secureCloud communityCloud maxGpuCountSecureCloud maxGpuCountCommunityCloud"
-    " securePrice communityPrice secureSpotPrice communitySpotPrice"
-)
+class Most(BaseModel):
+    """How many GPUs one pod can have in each cloud; 0 where it has none."""
 
-REQUEST: Final = {"query": f"query {{gpuTypes {{{_FIELDS} minPodGpuCount {_probes()}}}}}"}
-PLAIN_REQUEST: Final = {"query": f"query {{gpuTypes {{{_FIELDS}}}}}"}
-"""The question without stock, for when the whole one is refused."""
+    secure: Count = None
+    community: Count = None
 
 
-def _number(value: object) -> Decimal | None:
-    """A number that is not negative; ``None`` for anything else."""
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() and number >= 0 else None
-
-
-Number = Annotated[Decimal | None, BeforeValidator(_number)]
-Count = Annotated[int | None, Field(ge=0, le=1000)]
-
-
-class Probe(BaseModel, alias_generator=to_camel):
-    """What is left for pods with so many GPUs, and the processors and GB that such a pod has at least."""
-
-    stock_status: str | None = None
-    min_vcpu: Number = None
-    min_memory: Number = None
-
-
-class Cloud(NamedTuple):
-    """One of the two clouds; prices are for one GPU, ``most`` is for one pod."""
-
-    name: str
-    price: Decimal | None
-    spot: Decimal | None
-    most: int
-
-
-class GpuType(BaseModel, alias_generator=to_camel, extra="allow"):
-    """One type of GPU; prices are dollars an hour for one."""
+class DataCenter(BaseModel):
+    """A place, such as ``EU-RO-1``, and how much is left there."""
 
     id: str = Field(min_length=1)
-    display_name: str | None = None
-    memory_in_gb: Number = None
-    min_pod_gpu_count: Count = None
-    secure_cloud: bool | None = None
-    secure_price: Number = None
-    secure_spot_price: Number = None
-    max_gpu_count_secure_cloud: Count = None
-    community_cloud: bool | None = None
-    community_price: Number = None
-    community_spot_price: Number = None
-    max_gpu_count_community_cloud: Count = None
-
-    def clouds(self) -> Iterator[Cloud]:
-        """The clouds that have this type. What is not said of how many a pod can have is one."""
-        secure, community = self.max_gpu_count_secure_cloud, self.max_gpu_count_community_cloud
-        if self.secure_cloud:
-            most = 1 if secure is None else secure
-            yield Cloud("secure", self.secure_price, self.secure_spot_price, most)
-        if self.community_cloud:
-            most = 1 if community is None else community
-            yield Cloud("community", self.community_price, self.community_spot_price, most)
-
-    def probe(self, cloud: str, count: int) -> Probe | None:
-        """What is left in ``any`` or the ``secure`` cloud; ``None`` where that was not asked or not told."""
-        told: dict[str, Any] = self.model_extra or {}
-        if f"{cloud}{count}" not in told:
-            return None
-        return Probe.model_validate(told[f"{cloud}{count}"] or {})
+    availability: str
 
 
-class Data(BaseModel, alias_generator=to_camel):
-    """The types; each is read for itself, so that one that is malformed does not cost the others."""
+class Cuda(BaseModel):
+    """A version of CUDA that machines have, and whether one of those is free."""
 
-    gpu_types: list[Any]
-
-
-class Fault(BaseModel):
-    """Why a question could not be answered."""
-
-    message: str = ""
+    version: str = Field(pattern=r"^[0-9]{1,2}\.[0-9]{1,2}$")
+    available: bool
 
 
-class Reply(BaseModel):
-    """What GraphQL answers with, also when it failed, and then under a status of success."""
+class GpuType(BaseModel, alias_generator=to_camel):
+    """One type of GPU, and what is left of it in the cloud and the number that were asked for.
 
-    data: Data | None = None
-    errors: list[Fault] | None = None
+    ``memory`` is GB of one. ``data_centers`` are missing where none has any left.
+    """
+
+    id: str = Field(min_length=1)
+    name: Text = None
+    memory: Amount = None
+    secure: bool = False
+    community: bool = False
+    price: Prices
+    max_count: Most = Most()
+    availability: Text = None
+    data_centers: list[DataCenter] = []
+    cuda_versions: list[Cuda] = []
 
 
-def types(body: object) -> list[Any]:
-    """The types in an answer. Raises ``ValueError`` also for a failure under a status of success."""
-    reply = Reply.model_validate(body)
-    if reply.data is None:
-        raise ValueError("; ".join(fault.message for fault in reply.errors or ()) or "there is no data")
-    return reply.data.gpu_types
+class GpuTypes(BaseModel):
+    """The list of types, whose rows are read one by one."""
+
+    gpus: list[Any]
+
+
+class Gpus(BaseModel):
+    """How many of which type a pod has."""
+
+    id: str
+    count: Count = 1
+
+
+class Endpoint(BaseModel):
+    """Where SSH answers."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+    username: Text = None
+
+
+class Ssh(BaseModel):
+    """``direct`` is there once the pod runs with a public port; the proxy, beside it, carries no files."""
+
+    direct: Endpoint | None = None
+
+
+class Port(BaseModel):
+    """A port of a running pod, and what it is outside."""
+
+    private: int
+    public: int | None = Field(default=None, ge=1, le=65535)
+    type: str = ""
+    ip: Text = None
+
+
+class Runtime(BaseModel):
+    """What a running pod tells."""
+
+    ports: list[Port] | None = None
+
+
+class Pod(BaseModel, alias_generator=to_camel):
+    """One pod; ``cost`` is dollars an hour, 0 while it is stopped. One without GPUs has no ``gpu``."""
+
+    id: str = Field(min_length=1)
+    status: str
+    env: dict[str, Any] = {}
+    gpu: Gpus | None = None
+    cloud: Text = None
+    cost: Price = None
+    ssh: Ssh | None = None
+    runtime: Runtime | None = None
+    created_at: Moment = None
+
+
+class Pagination(BaseModel, alias_generator=to_camel):
+    """Whether there is more, and what to ask for it with."""
+
+    has_next_page: bool
+    next_cursor: Text = None
+
+    @model_validator(mode="after")
+    def _more_can_be_asked_for(self) -> Self:
+        if self.has_next_page and self.next_cursor is None:
+            raise ValueError("there is a next page that nobody can ask for")
+        return self
+
+
+class Pods(BaseModel):
+    """A page of pods. A listing without ``pagination`` is whole."""
+
+    pods: list[Pod]
+    pagination: Pagination | None = None
+
+    @property
+    def next_cursor(self) -> str | None:
+        """What the next page is asked for with; ``None`` on the last."""
+        return self.pagination.next_cursor if self.pagination and self.pagination.has_next_page else None

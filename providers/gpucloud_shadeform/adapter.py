@@ -1,123 +1,216 @@
-"""Shadeform's instance types as offers."""
+"""Shadeform in our words."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from datetime import datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from decimal import ROUND_FLOOR, Decimal
+from typing import TYPE_CHECKING, Any, Final
 
-from gpucloud.catalog.names import named, normalise
-from gpucloud.http import Tell
-from gpucloud.model import Availability, Gpu, Market, Offer, utcnow
-from gpucloud.provider import Adapter, Published
-from gpucloud.replies import Rows
+from gpucloud.account_keys import AccountKey, AccountKeys
+from gpucloud.errors import NotFound
+from gpucloud.labels import from_words, to_words
+from gpucloud.model import (
+    Instance,
+    InstanceRef,
+    InstanceState,
+    Market,
+    Offer,
+    Requirements,
+    SshAddress,
+    over_time,
+    utcnow,
+)
+from gpucloud.provider import (
+    Credential,
+    Evidence,
+    Fuse,
+    Kind,
+    LaunchSpec,
+    Reach,
+    StoppedBilling,
+    Tagged,
+    Traits,
+)
+from gpucloud.replies import Rows, numbers_of, ours
+from gpucloud.rest import RestProvider
+from gpucloud_shadeform.catalog import CENTS, Catalogue
+from gpucloud_shadeform.refusals import REFUSALS
 
 if TYPE_CHECKING:
-    from gpucloud_shadeform.api import InstanceType, Place
+    from gpucloud_shadeform import api
 
-CENTS: Final = 100
-NOWHERE: Final = object()
-COUNTRIES: Final = {"UK": "GB", "EU": None}
-"""What region names begin with that is no ISO code of a country."""
+API_KEY: Final = Credential(
+    "api_key", ("SHADEFORM_API_KEY",), page="https://platform.shadeform.ai/settings/api"
+)
+SSH_PORT: Final = 22
+STATES: Final = {
+    "creating": InstanceState.PENDING,
+    "pending_provider": InstanceState.PENDING,
+    "pending": InstanceState.PENDING,
+    "active": InstanceState.RUNNING,
+    "error": InstanceState.FAILED,
+    "deleting": InstanceState.TERMINATING,
+    "deleted": InstanceState.TERMINATED,
+}
 
 
-class Shadeform(Adapter):
+class Shadeform(AccountKeys, RestProvider, Catalogue):
     """Shadeform: one account for some twenty clouds."""
 
     name = "shadeform"
+    evidence = Evidence.DOCUMENT
+    as_of = date(2026, 11, 21)
+    credentials = (API_KEY,)
+    traits = Traits(
+        kind=Kind.VM,
+        markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
+        reach=Reach.SSH_KEY,
+        fuse=Fuse.PROVIDER,
+        billing_grain_s=None,
+        billing_minimum_s=None,
+        billed_while_stopped=StoppedBilling.UNSUPPORTED,
+        name_length=63,
+        idempotent_launch=False,
+        listing_lag_s=10,
+        console="https://platform.shadeform.ai",
+        end_command="shade instances delete {id}",
+    )
 
-    def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
-        """One list of all clouds and regions."""
-        return ("",)
+    url = "https://api.shadeform.ai"
+    header = ("X-API-KEY", "{}")
+    refusals = REFUSALS
 
-    def catalog(self, part: str, validator: str | None, tell: Tell) -> Published | None:
-        """Every instance type with a GPU of every cloud, in every region, on demand and spot."""
-        from gpucloud_shadeform.api import PATH, URL
+    def offers(self, requirements: Requirements) -> Iterable[Offer]:
+        """Each type in each region of each cloud, on demand and spot."""
+        from gpucloud_shadeform.api import TYPES
 
-        with self.client(self.name, self.settings.table.get("catalog_url", URL)) as http:
-            edition = http.get_edition(PATH, validator=validator, tell=tell)
-        if edition is None:
-            return None
-        body, validator = edition
-        return Published(self._offers(body), validator)
+        return self._offers(self._http.get(TYPES), self._live)
 
-    def _offers(self, body: object) -> list[Offer]:
-        from gpucloud_shadeform.api import InstanceType, Place, Reply
+    def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
+        """Rent one; the spec's key is in the account afterwards."""
+        from gpucloud_shadeform import api
 
-        reply, now = Rows(self.name), utcnow()
-        listed = reply.envelope(Reply.model_validate, body).instance_types
-        for kind in filter(_has_gpus, reply.read(InstanceType.model_validate, listed)):
-            for entry in kind.availability or [NOWHERE]:
-                with reply.row():
-                    place = None if entry is NOWHERE else Place.model_validate(entry)
-                    reply.add([self._offer(kind, place, now)])
-        return reply.offers()
+        cloud, _, kind = offer.instance_type.partition("/")
+        sold = self._http.get(api.TYPES, params={"cloud": cloud, "shade_instance_type": kind})
+        self._still_sold(offer, self._offers(sold, self._live))
+        wanted: dict[str, Any] = {
+            "cloud": cloud,
+            "region": offer.region,
+            "shade_instance_type": kind,
+            "shade_cloud": True,
+            "rental_type": api.SPOT if offer.market is Market.SPOT else api.ON_DEMAND,
+            "name": f"{spec.cluster}-{spec.rank}"[: self.traits.name_length],
+            "ssh_key_id": self._key(spec),
+            "tags": to_words(spec.tags),
+        }
+        if image := spec.image or newest(self._systems(sold)):
+            wanted["os"] = image
+        if spec.expires_at:
+            wanted["auto_delete"] = _ending(spec.expires_at, offer.usd_per_hour, Decimal(0))
+        made = self._read(api.Made.model_validate, self._http.post(api.CREATE, json=wanted), sent=True)
+        return spec.begun(offer, InstanceRef(made.id, offer.region))
 
-    def _offer(self, kind: InstanceType, place: Place | None, now: datetime) -> Offer:
-        """A type in one region, or nowhere in particular. Raises ``ValueError`` when there is no price."""
-        config = kind.configuration
-        market, usd = _price(kind, place)
-        return Offer(
-            provider=self.name,
-            instance_type=f"{kind.cloud}/{kind.shade_instance_type}",
-            market=market,
-            usd_per_hour=usd,
-            amount=usd,
-            as_of=now,
-            source="api.shadeform.ai",
-            confidence="published",
-            gpu=_gpu(kind),
-            gpu_count=config.num_gpus,
-            region=place.region if place else None,
-            country=_country(place.display_name) if place else None,
-            availability=_availability(place),
-            vcpus=config.vcpus or None,
-            memory_gib=config.memory_in_gb or None,
-            disk_gib=config.storage_in_gb or None,
-            interconnect="nvlink" if config.nvlink else None,
-            ref="/".join(filter(None, [kind.deployment_type, kind.cloud_instance_type])),
+    def get(self, ref: InstanceRef) -> Instance:
+        """One instance as it is now."""
+        return self._instance(self._told(ref))
+
+    def instances(self) -> Iterable[Instance]:
+        """Everything that carries our tag."""
+        from gpucloud_shadeform import api
+
+        listed = self._read(api.Instances.model_validate, self._http.get(api.INSTANCES)).instances
+        return ours(self._instance(self._read(api.Instance.model_validate, row)) for row in listed)
+
+    def terminate(self, ref: InstanceRef) -> None:
+        """End one; a missing one is success."""
+        from gpucloud_shadeform.api import INSTANCES
+
+        with suppress(NotFound):
+            self._http.post(f"{INSTANCES}/{ref.id}/delete")
+
+    def expire(self, ref: InstanceRef, at: datetime) -> None:
+        """Let the date be another one, and the sum that may be spent until then."""
+        from gpucloud_shadeform.api import INSTANCES
+
+        told = self._told(ref)
+        ending = _ending(at, _price(told), told.cost_estimate)
+        self._http.post(f"{INSTANCES}/{ref.id}/update", json={"auto_delete": ending})
+
+    def account_keys(self) -> Iterable[AccountKey]:
+        """Every key of the account."""
+        from gpucloud_shadeform.api import SSH_KEYS, SshKey, SshKeys
+
+        for row in self._read(SshKeys.model_validate, self._http.get(SSH_KEYS)).ssh_keys:
+            key = self._read(SshKey.model_validate, row)
+            yield AccountKey(key.id, key.id, key.name, key.public_key)
+
+    def add_account_key(self, name: str, public_key: str) -> str:
+        """Add one. Raises ``Rejected`` for a name that is there already."""
+        from gpucloud_shadeform.api import ADD_SSH_KEY, Made
+
+        reply = self._http.post(ADD_SSH_KEY, json={"name": name, "public_key": public_key})
+        return self._read(Made.model_validate, reply).id
+
+    def delete_account_key(self, id: str) -> None:
+        """Delete one. Raises ``Rejected`` while an instance uses it."""
+        from gpucloud_shadeform.api import SSH_KEYS
+
+        self._http.post(f"{SSH_KEYS}/{id}/delete")
+
+    def _live(self, kind: api.InstanceType, place: api.Place | None, now: datetime) -> Iterable[Offer]:
+        # A launch names the region, but cannot choose between lines that differ in the cloud's own type.
+        if place:
+            yield self._offer(kind, place, now)
+
+    def _systems(self, sold: object) -> list[str]:
+        kinds = self._kinds(Rows(self.name), sold)
+        return [name for one in kinds for name in one.configuration.os_options]
+
+    def _told(self, ref: InstanceRef) -> api.Instance:
+        from gpucloud_shadeform import api
+
+        return self._read(api.Instance.model_validate, self._http.get(f"{api.INSTANCES}/{ref.id}/info"))
+
+    def _instance(self, told: api.Instance) -> Instance:
+        from gpucloud_shadeform.api import ON_DEMAND, SPOT, TAKEN_BACK
+
+        ssh = None
+        if told.ip and told.ssh_user:
+            ssh = SshAddress(told.ip, told.ssh_port or SSH_PORT, told.ssh_user)
+        tagged = Tagged.read(from_words(told.tags))
+        markets = {ON_DEMAND: Market.ON_DEMAND, SPOT: Market.SPOT}
+        return tagged.instance(
+            self.name,
+            InstanceRef(told.id, told.region),
+            STATES.get(told.status, InstanceState.UNKNOWN),
+            ssh=ssh,
+            instance_type=f"{told.cloud}/{told.shade_instance_type}",
+            market=markets.get(told.rental_terms.rental_type or "") if told.rental_terms else None,
+            usd_per_hour=_price(told),
+            interrupted=told.status_details == TAKEN_BACK,
+            expires_at=(told.auto_delete and told.auto_delete.date_threshold) or tagged.expires_at,
         )
 
 
-def _price(kind: InstanceType, place: Place | None) -> tuple[Market, Decimal]:
-    """How it is sold there, and the dollars for an hour of the whole instance."""
-    from gpucloud_shadeform.api import ON_DEMAND, SPOT
-
-    usd: Decimal | None
-    if place is None or place.rental_type in {None, ON_DEMAND}:
-        market, usd = Market.ON_DEMAND, Decimal(kind.hourly_price or 0) / CENTS
-    elif place.rental_type == SPOT:
-        market, usd = Market.SPOT, place.hourly_price
-    else:
-        raise ValueError(f"{place.rental_type!r} is no way of renting that is known")
-    if usd is None or usd <= 0:
-        raise ValueError(f"{kind.shade_instance_type} of {kind.cloud} has no price for {market}")
-    return market, usd
+def _price(told: api.Instance) -> Decimal | None:
+    """Its dollars for an hour; those of its terms are of spot too."""
+    agreed = told.rental_terms and told.rental_terms.hourly_price
+    return agreed or (told.hourly_price / CENTS if told.hourly_price else None)
 
 
-def _has_gpus(kind: InstanceType) -> bool:
-    return kind.configuration.num_gpus > 0 and kind.configuration.gpu_type.upper() != "CPU"
+def _ending(at: datetime, usd_per_hour: Decimal | None, spent: Decimal | None) -> dict[str, str]:
+    """Let it end at a moment, or once it has cost more than it can have by then."""
+    ending = {"date_threshold": at.astimezone(UTC).isoformat(timespec="seconds")}
+    if usd_per_hour is not None and spent is not None:
+        most = spent + over_time(usd_per_hour, at - utcnow())
+        # A dollar on top lets the date come first.
+        ending["spend_threshold"] = f"{max(most, Decimal(0)).to_integral_value(ROUND_FLOOR) + 1}"
+    return ending
 
 
-def _gpu(kind: InstanceType) -> Gpu:
-    """One GPU. Raises ``ValueError`` when nothing names it."""
-    config = kind.configuration
-    gpu = named(config.gpu_type, memory_gib=config.vram_per_gpu_in_gb)
-    names = f"{kind.cloud_instance_type} {kind.shade_instance_type}".lower()
-    socket = "sxm" if "sxm" in names else (config.interconnect or "").lower()
-    if gpu.form_factor is not None or not re.fullmatch("(sxm|pcie|nvl|oam)[0-9]?", socket):
-        return gpu
-    return normalise(f"{config.gpu_type} {socket}", memory_gib=config.vram_per_gpu_in_gb) or gpu
-
-
-def _availability(place: Place | None) -> Availability:
-    if place is None or place.available is None:
-        return Availability.UNKNOWN
-    return Availability.AVAILABLE if place.available else Availability.UNAVAILABLE
-
-
-def _country(display_name: str | None) -> str | None:
-    match = re.match("([A-Z]{2}), ", display_name or "")
-    return COUNTRIES.get(match[1], match[1]) if match else None
+def newest(systems: Iterable[str]) -> str | None:
+    """Of a type's systems the newest with the GPU's driver, which those of Shadeform itself have."""
+    own = [name for name in systems if name.endswith("_shade_os")]
+    return max(own, key=numbers_of, default=None)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +30,7 @@ from gpucloud.model import (
     utcnow,
 )
 from gpucloud.provider import (
+    Evidence,
     Fuse,
     Kind,
     LaunchSpec,
@@ -54,6 +55,8 @@ class Sim(Provider):
     """A market that does what its script says."""
 
     name = "sim"
+    evidence = Evidence.LIVE
+    as_of = date(2026, 11, 21)
     traits = Traits(
         kind=Kind.PROCESS,
         markets=frozenset({Market.ON_DEMAND, Market.SPOT, Market.QUEUED, Market.RESERVED}),
@@ -227,11 +230,14 @@ class Sim(Provider):
             raise Unreachable("sim: the listing fails", provider=self.name, vendor_code="500") from None
 
     def _reservation(self, bought: Bought, taken: int) -> Reservation:
-        state = ReservationState.ACTIVE if bought.starts_at <= utcnow() else ReservationState.SCHEDULED
+        now = utcnow()
+        state = ReservationState.ACTIVE if bought.starts_at <= now else ReservationState.SCHEDULED
+        if bought.given_up or bought.ends_at <= now:
+            state = ReservationState.FAILED if bought.given_up else ReservationState.ENDED
         return Reservation(
             provider=self.name,
             ref=InstanceRef(bought.token, bought.region),
-            state=state if utcnow() < bought.ends_at else ReservationState.ENDED,
+            state=state,
             instance_type=bought.instance_type,
             nodes=bought.nodes,
             zone=bought.region,

@@ -42,7 +42,7 @@ TWIN: Final = "-twin"
 
 
 class Bought(BaseModel):
-    """A reservation as the market keeps it."""
+    """A reservation as the market keeps it. ``given_up``: it is not sold after all, as if nobody had paid."""
 
     token: str
     name: str
@@ -52,6 +52,7 @@ class Bought(BaseModel):
     region: str
     starts_at: AwareDatetime
     ends_at: AwareDatetime
+    given_up: bool = False
 
     def taken(self, machines: Iterable[local.Machine]) -> int:
         """How many machines are launched into it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from gpucloud.model import (
     utcnow,
 )
 from gpucloud.provider import (
+    Evidence,
     Fuse,
     Kind,
     LaunchSpec,
@@ -38,6 +40,8 @@ class Ssh(Provider):
     """Machines of the user's own, taken and given back."""
 
     name = "ssh"
+    evidence = Evidence.LIVE
+    as_of = date(2026, 11, 21)
     traits = Traits(
         kind=Kind.MACHINE,
         markets=frozenset({Market.ON_DEMAND}),

@@ -1,7 +1,8 @@
-"""Prices of Vultr: virtual machines with GPUs, dedicated machines with GPUs, and bare metal with GPUs.
+"""Vultr: virtual machines with GPUs, dedicated machines with GPUs, and bare metal with GPUs, on demand.
 
-What it tells: every plan with its GPUs, processors, memory, disk, prices on demand and preemptible, and the
-locations where it is "valid for use". Whether a location has one left is not told: that is asked by location.
+Its catalogue tells everybody every plan with its GPUs, processors, memory, disk, prices on demand and
+preemptible, and the locations where it is "valid for use". Which locations have one left is told to accounts,
+by location and type of plan.
 
 - The addresses: https://www.vultr.com/api/#tag/plans, "List Plans" and "List Bare Metal Plans", and
   https://www.vultr.com/api/#tag/region, "List Regions". They need no account. Pages follow
@@ -20,8 +21,24 @@ locations where it is "valid for use". Whether a location has one left is not to
 - ``ram`` is MiB, called MB; ``disk`` is GB of one of ``disk_count`` disks.
 - ``locations`` can have empty names. A plan in none cannot be had; but dedicated machines can be in locations
   that only some accounts are told.
+- What renting is like follows https://www.vultr.com/api/ as its document of 2023-02 has it, and what govultr
+  and dstack, of 2026, know beyond that. It is not known how a plan is rented preemptibly, so that price is
+  never an offer to an account.
+- A machine that is halted bills in full, so nothing is stopped, and the fuse is D. Use is billed by the hour.
+- Our key is found in the account by its contents or added once, and stays there. User data is cloud-init's,
+  in base64, so the machine's host key is ours from its first start.
+- Virtual machines are put into a firewall group that launches share, of which the description is for whom it
+  opens SSH; an instance is let into a wider one later. Bare metal has no firewall, so everybody reaches its
+  SSH. Keys and groups cost nothing (``gpucloud providers cleanup vultr``).
+- Several nodes are put into the only VPC of their location, which the vendor makes if there is none.
+- Machines are known by their label and by their tags. Which letters tags may have is not documented.
+- The image is Ubuntu 22.04, of which it is known that it comes with NVIDIA's drivers on virtual machines; on
+  bare metal, and with AMD's GPUs, that is not known. ``--image`` is the number of an operating system, the id
+  of a snapshot, or the name of an application such as ``docker``.
+- Virtual machines and bare metal have lists of their own; an id is looked for in both.
+- Not known: how an account without money is refused.
 
-Facts as of November 2026.
+Facts as of 2026-11-21.
 """
 
 from gpucloud_vultr.adapter import Vultr

@@ -1,180 +1,230 @@
-"""Vultr's plans as offers."""
+"""Vultr in our words."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import base64
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from datetime import date
+from functools import cached_property
+from itertools import chain
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
 
-from gpucloud.catalog.names import named, normalise
-from gpucloud.http import HttpClient, Tell
-from gpucloud.model import Availability, Gpu, Market, Offer, same_memory, utcnow
-from gpucloud.provider import Adapter, Published
-from gpucloud.replies import Progress, Rows
+from gpucloud.account_keys import SSH_KEY, AccountKey, AccountKeys
+from gpucloud.cloud_init import user_data
+from gpucloud.errors import NotFound
+from gpucloud.labels import from_text, from_words, to_text, to_words
+from gpucloud.model import (
+    Instance,
+    InstanceRef,
+    InstanceState,
+    Market,
+    Offer,
+    Requirements,
+    SideResource,
+    SshAddress,
+)
+from gpucloud.provider import (
+    Credential,
+    Evidence,
+    Fuse,
+    Kind,
+    LaunchSpec,
+    ProviderSettings,
+    Reach,
+    StoppedBilling,
+    Tagged,
+    Traits,
+)
+from gpucloud.replies import ours
+from gpucloud.rest import RestProvider
+from gpucloud_vultr.catalog import PublicPlans, rows_of
+from gpucloud_vultr.refusals import REFUSALS
 
 if TYPE_CHECKING:
-    from gpucloud_vultr.api import Costs, Plan
+    from gpucloud_vultr import api
+    from gpucloud_vultr.account import Account
 
-MIB_IN_GIB: Final = 1024
+API_KEY: Final = Credential("api_key", ("VULTR_API_KEY",), page="https://my.vultr.com/settings/#settingsapi")
+STATES: Final = {
+    "pending": InstanceState.PENDING,
+    "active": InstanceState.RUNNING,
+    "resizing": InstanceState.PENDING,
+    "suspended": InstanceState.STOPPED,
+}
+BOOTING: Final = {"none", "locked", "installingbooting"}
+NO_ADDRESS: Final = "0.0.0.0"
 
-SOLD_SIZES: Final[Mapping[str, int]] = {"A100": 80, "H100": 80}
-"""Memory of one, of chips that are made with several and that Vultr has only with this:
-https://www.vultr.com/pricing/#cloud-gpu, of November 2026."""
 
-COUNTS: Final = (1, 2, 4, 8, 16)
-"""How many GPUs there may be in a plan that does not say it."""
-
-
-class Vultr(Adapter):
+class Vultr(PublicPlans, AccountKeys, RestProvider):
     """Vultr cloud GPUs and bare metal."""
 
     name = "vultr"
+    evidence = Evidence.DOCUMENT
+    as_of = date(2026, 11, 21)
+    credentials = (API_KEY,)
+    traits = Traits(
+        kind=Kind.VM,
+        markets=frozenset({Market.ON_DEMAND}),
+        reach=Reach.SSH_KEY,
+        fuse=Fuse.CLIENT,
+        billing_grain_s=3600,
+        billing_minimum_s=3600,
+        billed_while_stopped=StoppedBilling.FULL,
+        name_length=63,
+        idempotent_launch=False,
+        listing_lag_s=10,
+        plants_host_key=True,
+        console="https://my.vultr.com/subs/?id={id}",
+        end_command="vultr-cli instance delete {id}",
+        firewalled=True,
+    )
 
-    def catalog_parts(self, regions: Sequence[str]) -> Sequence[str]:
-        """One list of plans, each with its locations."""
-        return ("",)
+    url = "https://api.vultr.com"
+    min_interval_s = 1 / 30
+    refusals = REFUSALS
 
-    def catalog(self, part: str, validator: str | None, tell: Tell) -> Published | None:
-        """Every plan with a GPU in every location; what is told in several lists has no editions."""
-        from gpucloud_vultr.api import PLANS, REGIONS, URL, Plan
+    def __init__(self, settings: ProviderSettings) -> None:
+        super().__init__(settings)
+        # Nodes are launched at once, and what they share is to be made once.
+        self._preparing = Lock()
 
-        tell(0, None)
-        rows, now = Rows(self.name), utcnow()
-        # How many pages there are shows only at the last one.
-        progress = Progress(lambda read, _: tell(read, None))
-        with self.client(self.name, self.settings.table.get("catalog_url", URL)) as http:
-            countries = _countries(self._list(http, REGIONS, rows, progress))
-            for path, hours in PLANS.items():
-                for row in self._list(http, path, rows, progress):
-                    with rows.row():
-                        rows.add(self._plan(Plan.model_validate(row), hours, countries, now))
-        return Published(rows.offers())
+    def offers(self, requirements: Requirements) -> Iterable[Offer]:
+        """Each plan that is asked for in each of its locations; these tell what they have left."""
+        from gpucloud_vultr.offers import Plans
 
-    def _list(self, http: HttpClient, path: str, rows: Rows, progress: Progress) -> Iterator[object]:
-        """Every row of a list, from all its pages."""
-        from gpucloud_vultr.api import PER_PAGE, Page
+        return Plans(self.name, self._http).offers(requirements)
 
-        cursor, known = "", set[str]()
-        while cursor not in known:
-            known.add(cursor)
-            params = {"per_page": PER_PAGE, **({"cursor": cursor} if cursor else {})}
-            edition = http.get_edition(path, params=params, tell=progress.told)
-            progress.next_request()
-            page = rows.envelope(Page.model_validate, edition and edition[0])
-            yield from page.rows
-            cursor = page.meta.links.next or ""
-            if not cursor:
-                return
-        raise rows.bad(f"the pages of {path} go in a circle")
+    def launch(self, offer: Offer, spec: LaunchSpec) -> Instance:
+        """Rent one; the spec's key and its firewall group are in the account afterwards."""
+        from gpucloud_vultr.api import BARE_METALS, INSTANCES, METAL, Answer
+        from gpucloud_vultr.images import image_of
 
-    def _plan(self, plan: Plan, hours: int, countries: Mapping[str, str], now: datetime) -> Iterator[Offer]:
-        """An offer for each location and market. Raises ``ValueError`` for what cannot be understood."""
-        from gpucloud_vultr.api import DEDICATED
+        metal = offer.instance_type.startswith(METAL)
+        wanted: dict[str, Any] = {
+            "region": offer.region,
+            "plan": offer.instance_type,
+            "label": to_text(spec.tags),
+            "hostname": f"{spec.cluster}-{spec.rank}",
+            "tags": to_words(spec.tags),
+            "user_data": base64.b64encode(user_data(spec, powers_off=False).encode()).decode(),
+            "activation_email": False,
+            **image_of(self.name, self._http, spec.image),
+        }
+        with self._preparing:
+            wanted["sshkey_id"] = [self._key(spec)]
+            if spec.ssh_from and not metal:
+                wanted["firewall_group_id"] = self._account.group(spec.ssh_from)
+        if spec.nodes > 1 and not metal:
+            wanted["enable_vpc"] = True
+        reply = self._http.post(BARE_METALS if metal else INSTANCES, json=wanted)
+        made = self._read(Answer.model_validate, reply, sent=True).made
+        return spec.begun(offer, InstanceRef(made.id, offer.region))
 
-        gpu, count = _gpus(plan)
-        if gpu is None or not count:
+    def get(self, ref: InstanceRef) -> Instance:
+        """One instance as it is now."""
+        return self._instance(self._server(ref))
+
+    def instances(self) -> Iterable[Instance]:
+        """Everything that carries our tag, virtual and bare metal."""
+        from gpucloud_vultr.api import BARE_METALS, INSTANCES, Server
+
+        rows = chain(self._rows(INSTANCES), self._rows(BARE_METALS))
+        return ours(self._instance(self._read(Server.model_validate, row)) for row in rows)
+
+    def terminate(self, ref: InstanceRef) -> None:
+        """End one, virtual or bare metal; a missing one is success."""
+        from gpucloud_vultr.api import BARE_METALS, INSTANCES
+
+        try:
+            self._http.delete(f"{INSTANCES}/{ref.id}")
+        except NotFound:
+            with suppress(NotFound):
+                self._http.delete(f"{BARE_METALS}/{ref.id}")
+
+    def admit(self, ref: InstanceRef, networks: Sequence[str]) -> None:
+        """Put an instance into a wider group; without one of ours everybody is let in already."""
+        from gpucloud_vultr.api import INSTANCES
+
+        group = self._server(ref).firewall_group_id
+        if group is None:
             return
-        places = sorted({place for place in plan.locations or () if place})
-        nowhere = not places and plan.type != DEDICATED
-        priced = False
-        for place in places or (None,):
-            for market, price in _prices(plan, plan.location_cost.get(place or "", plan), hours):
-                priced = True
-                yield Offer(
-                    provider=self.name,
-                    instance_type=plan.id,
-                    ref=plan.id,
-                    market=market,
-                    usd_per_hour=price,
-                    amount=price,
-                    as_of=now,
-                    source="api.vultr.com",
-                    confidence="published",
-                    gpu=gpu,
-                    gpu_count=count,
-                    region=place,
-                    country=countries.get(place or ""),
-                    availability=Availability.UNAVAILABLE if nowhere else Availability.UNKNOWN,
-                    availability_detail="in no location" if nowhere else None,
-                    vcpus=int(plan.vcpu_count or plan.cpu_threads or 0) or None,
-                    memory_gib=plan.ram / MIB_IN_GIB if plan.ram else None,
-                    disk_gib=plan.disk * (plan.disk_count or 1) if plan.disk else None,
-                )
-        if not priced:
-            raise ValueError(f"{plan.id} has no price")
+        with self._preparing:
+            wider = self._account.widened(group, networks)
+        if wider and wider != group:
+            self._http.patch(f"{INSTANCES}/{ref.id}", json={"firewall_group_id": wider})
+
+    def shared_resources(self) -> Iterable[SideResource]:
+        """Our firewall groups, and the keys that we have added to the account."""
+        yield from self._account.shared()
+        yield from super().shared_resources()
+
+    def remove_shared(self, resource: SideResource) -> None:
+        """Delete one; machines that run keep their key."""
+        if resource.kind == SSH_KEY:
+            super().remove_shared(resource)
+        else:
+            self._account.remove(resource)
+
+    def account_keys(self) -> Iterable[AccountKey]:
+        """Every key of the account."""
+        from gpucloud_vultr.api import SSH_KEYS, SshKey
+
+        for row in self._rows(SSH_KEYS):
+            key = self._read(SshKey.model_validate, row)
+            yield AccountKey(key.id, key.id, key.name, key.ssh_key)
+
+    def add_account_key(self, name: str, public_key: str) -> str:
+        """Add one."""
+        from gpucloud_vultr.api import SSH_KEYS, Answer
+
+        reply = self._http.post(SSH_KEYS, json={"name": name, "ssh_key": public_key})
+        return self._read(Answer.model_validate, reply).made.id
+
+    def delete_account_key(self, id: str) -> None:
+        """Delete one."""
+        from gpucloud_vultr.api import SSH_KEYS
+
+        self._http.delete(f"{SSH_KEYS}/{id}")
+
+    @cached_property
+    def _account(self) -> Account:
+        from gpucloud_vultr.account import Account
+
+        return Account(self.name, self._http)
+
+    def _rows(self, path: str) -> Iterator[object]:
+        return rows_of(self.name, self._http, path)
+
+    def _server(self, ref: InstanceRef) -> api.Server:
+        """A machine, virtual or bare metal. Raises ``NotFound``."""
+        from gpucloud_vultr.api import BARE_METALS, INSTANCES, OneServer
+
+        try:
+            reply = self._http.get(f"{INSTANCES}/{ref.id}")
+        except NotFound:
+            reply = self._http.get(f"{BARE_METALS}/{ref.id}")
+        return self._read(OneServer.model_validate, reply).server
+
+    def _instance(self, told: api.Server) -> Instance:
+        host = told.main_ip if told.main_ip != NO_ADDRESS else None
+        # The label has been there longer than tags, and keeps what it is given.
+        return Tagged.read(from_text(told.label) or from_words(told.tags)).instance(
+            self.name,
+            InstanceRef(told.id, told.region),
+            _state(told),
+            ssh=SshAddress(host, inside=told.internal_ip) if host else None,
+            instance_type=told.plan,
+            market=Market.ON_DEMAND,
+        )
 
 
-def _countries(rows: Iterable[object]) -> dict[str, str]:
-    """The country of each location, where one is told."""
-    from gpucloud_vultr.api import Region
-
-    found = {}
-    for row in rows:
-        with suppress(ValueError):
-            region = Region.model_validate(row)
-            found[region.id] = region.country
-    return found
-
-
-def _prices(plan: Plan, costs: Costs, hours: int) -> Iterator[tuple[Market, Decimal]]:
-    """What an hour costs, in each market where the plan is sold."""
-    on_demand = _hourly(costs.hourly_cost, costs.monthly_cost, hours)
-    preemptible = _hourly(costs.hourly_cost_preemptible, costs.monthly_cost_preemptible, hours)
-    if on_demand and plan.deploy_ondemand is not False:
-        yield Market.ON_DEMAND, on_demand
-    if preemptible and plan.deploy_preemptible:
-        yield Market.SPOT, preemptible
-
-
-def _hourly(hourly: Decimal | None, monthly: Decimal | None, hours: int) -> Decimal | None:
-    if hourly is not None or not monthly:
-        return hourly
-    return (monthly / hours).quantize(Decimal("0.000001"))
-
-
-def _gpus(plan: Plan) -> tuple[Gpu | None, int]:
-    """One GPU of a plan, and how many it has; none for a part of one and for plans without.
-
-    Raises ``ValueError`` when it has some and does not say how many.
-    """
-    from gpucloud_vultr.api import NO_BRAND
-
-    metal = re.search("-(?:([0-9]{1,4})-)?([a-z0-9]+)-gpu$", plan.id)
-    virtual = re.search("^vcg-([a-z0-9]+)-.*-([0-9]{1,6})vram$", plan.id)
-    text = plan.gpu_type or (metal[2] if metal else "") or (virtual[1] if virtual else "")
-    if not text and (plan.gpu_brand or NO_BRAND).lower() == NO_BRAND:
-        return None, 0
-    total = plan.gpu_vram_gb or (Decimal(virtual[2]) if virtual else None)
-    one = normalise(text)
-    sold = SOLD_SIZES.get(one.chip) or one.memory_gib if one else None
-    if plan.gpu_count not in (None, ""):
-        count = _whole(str(plan.gpu_count))
-    elif metal:
-        count = int(metal[1] or 1)
-    else:
-        count = _fitting(sold, total)
-    if count is None:
-        raise ValueError(f"{plan.id} does not say how many GPUs it has")
-    memory = total / count if total and count else sold
-    # The name of a plan is none of a GPU: the numbers in it are no memory.
-    return named(text, memory_gib=memory) if text else Gpu(plan.id, round(memory or 0) or None), count
-
-
-def _whole(text: str) -> int | None:
-    """How many GPUs ``8`` or ``1/4`` are; 0 for a part of one, ``None`` for what is no number."""
-    match = re.fullmatch("([0-9]{1,4})(?:/([0-9]{1,4}))?", text.strip())
-    if match is None:
-        return None
-    count, parts = int(match[1]), int(match[2] or 1)
-    return 0 if not parts or count % parts else count // parts
-
-
-def _fitting(memory: int | None, total: Decimal | None) -> int | None:
-    """How many GPUs have so much memory together; 0 for a part of one, ``None`` when it cannot be told."""
-    if not memory or not total:
-        return None
-    fitting = (count for count in COUNTS if same_memory(round(total / count), memory))
-    return next(fitting, 0 if total < memory else None)
+def _state(told: api.Server) -> InstanceState:
+    state = STATES.get(told.status, InstanceState.UNKNOWN)
+    if state is not InstanceState.RUNNING:
+        return state
+    # A machine is active from when it is set up on.
+    if told.server_status in BOOTING:
+        return InstanceState.PENDING
+    return InstanceState.STOPPED if told.power_status == "stopped" else InstanceState.RUNNING

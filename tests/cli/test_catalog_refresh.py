@@ -48,8 +48,8 @@ def test_what_is_published_is_shown_with_its_age_and_never_launched(cli: Cli, ve
     ]
     assert [offer["availability"] for offer in offers] == ["unknown", "unknown"]
     refused = cli("launch", "--provider", "verda", "--no-push", "--yes", env=verda)
-    assert refused.code == ExitCode.NOTHING_MATCHED
-    assert "nothing can be rented at verda yet" in refused.err
+    assert refused.code == ExitCode.CREDENTIALS
+    assert "gpucloud login verda" in refused.err
 
 
 def test_what_did_not_change_is_not_read_again(
@@ -105,10 +105,13 @@ def test_what_is_not_published_is_said(cli: Cli, words: tuple[str, ...], said: s
 
 def test_the_providers_that_only_publish_say_so(cli: Cli) -> None:
     rows = {row["name"]: row for row in cli.ok("providers", "--json").json["providers"]}
-    assert rows["verda"]["prices_only"]
-    assert rows["verda"]["public_catalog"]
+    assert rows["brev"]["prices_only"]
+    assert rows["brev"]["public_catalog"]
     assert not rows["local"]["prices_only"]
-    assert "prices only" in cli.ok("providers").out
+    assert "\tprices\t" in cli.ok("providers").out
+    refused = cli("launch", "--provider", "brev", "--no-push", "--yes")
+    assert refused.code == ExitCode.NOTHING_MATCHED
+    assert "nothing can be rented at brev yet" in refused.err
 
 
 def test_an_interrupted_refresh_is_130_and_keeps_what_was_read(

@@ -20,7 +20,7 @@ from tests.harness.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = -9
-EVERY = int(os.environ.get("GPUCLOUD_CRASH_EVERY", "4"))
+EVERY = int(os.environ.get("GPUCLOUD_CRASH_EVERY", "6"))
 """Which steps of the longest walks are taken; 1 takes all of them, and takes minutes."""
 
 

@@ -142,7 +142,7 @@ def test_a_listed_price_is_shown_and_never_rented(cli: Cli) -> None:
 def test_piped_offers_are_tab_separated_without_header_or_colour(cli: Cli) -> None:
     lines = cli.ok("offers", "--provider", "sim").out.splitlines()
     assert len(lines) == 16
-    assert {len(line.split("\t")) for line in lines} == {13}
+    assert {len(line.split("\t")) for line in lines} == {15}
     assert "\x1b" not in "".join(lines)
     assert "PROVIDER" not in "".join(lines)
 

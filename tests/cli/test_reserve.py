@@ -10,6 +10,7 @@ import pytest
 
 from gpucloud.model import utcnow
 from tests.cli.test_crashes import EVERY, KILLED, kill_at
+from tests.harness.books import opened
 from tests.harness.cli import Cli
 
 SIM = ("--provider", "sim")
@@ -117,9 +118,26 @@ def test_a_purchase_that_nobody_can_confirm_is_neither_forgotten_nor_repeated(cl
     assert cli(*words).code == 88
     assert cli("fsck").code == 5
     assert cli("reservations").code == 5
+    assert "1 provider(s) could not be asked" in cli("fsck").err
     assert cli(*words).code == 88
     assert len(sold(cli)) == 1
     assert cli.ok("budget", env={"GPUCLOUD_BUDGET_DAY": "9"}).out.count("reservation blk") == 1
+
+
+def test_a_purchase_that_the_provider_gave_up_was_none_also_if_it_was_cut_off(cli: Cli) -> None:
+    """As when the payment fails after a crash: the same name may be bought again, once."""
+    cli.ok(*buy())
+    (given_up,) = sold(cli)
+    with opened(cli.data) as store:
+        store.db.read("UPDATE bookings SET state = 'intended', reservation_id = NULL RETURNING token")
+    file = cli.data / "providers" / "sim" / "market.json"
+    market = json.loads(file.read_text())
+    market["reservations"][given_up]["given_up"] = True
+    file.write_text(json.dumps(market))
+    assert "not bought again" not in cli.ok(*buy()).err
+    assert len(sold(cli)) == 2
+    (line,) = cli.ok("cost", "--json").json["lines"]
+    assert line["reservation"] == cli.ok(*buy("--json")).json["blocks"][0]["usd"]
 
 
 def test_a_purchase_killed_at_any_step_is_bought_at_most_once_and_explained(cli: Cli) -> None:

@@ -154,8 +154,9 @@ def run(cli: Cli, watch: Watch, *words: str, env: Mapping[str, str]) -> Ran:
     with cli.start(*line, env=env) as process, drained(process.stderr) as told:
         try:
             assert process.stdout
-            command = Path("/proc", str(process.pid), "cmdline").read_bytes()
             assert process.stdout.readline() == "setting up\n", told()
+            # Read once it has spoken: a program that has just been started has no words yet.
+            command = Path("/proc", str(process.pid), "cmdline").read_bytes()
             (beside,) = holders(home, watch.secret)
             assert (home / beside).stat().st_mode & 0o777 == 0o600
             assert (beside.parts[-3], beside.name) == ("jobs", "env")

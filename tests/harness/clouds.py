@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
-import tomlkit
-
-from gpucloud.provider import ProviderSettings
 from tests.harness import aws, azure, gcp
 from tests.harness.acme.faults import Verb
 from tests.harness.aws.cloud import backend
 from tests.harness.faulty import Faulty
+from tests.harness.rig import Rig
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -57,28 +54,6 @@ AZURE_ROUTES: Final[tuple[Route, ...]] = (
     ("GET", "/publicIPAddresses", Verb.LIST_RESOURCES),
     ("DELETE", "/(disks|networkInterfaces|publicIPAddresses)/[^/]+", Verb.REMOVE),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rig:
-    """One cloud. ``state`` is what is true there: ``instances``, ``billing`` and what it refuses."""
-
-    name: str
-    state: Any
-    faults: Faulty
-    table: Mapping[str, Any]
-    environ: Mapping[str, str] = field(repr=False)
-    tags: Callable[[str], Mapping[str, str]] = lambda id: {}
-    """The tags of what bills and does not have its token in its name."""
-
-    def settings(self, folder: Path) -> ProviderSettings:
-        """What the adapter is given, with ``folder`` for its own files."""
-        return ProviderSettings(self.name, folder / self.name, table=self.table, environ=self.environ)
-
-    def token(self, id: str) -> str | None:
-        """The token of what bills under that id, which most have in their name."""
-        found = re.search(r"gc-[a-z0-9]{20}", id.lower())
-        return found[0] if found else self.tags(id).get("gpucloud-token")
 
 
 @contextmanager
@@ -124,15 +99,6 @@ def rigged_azure(folder: Path) -> Iterator[Rig]:
 
 
 RIGS: Final = {"aws": rigged_aws, "azure": rigged_azure, "gcp": rigged_gcp}
-
-
-def configure(file: Path, *rigs: Rig) -> dict[str, str]:
-    """Write the file by which a person would use these clouds; returns the environment of the commands."""
-    tables = {rig.name: dict(rig.table) for rig in rigs}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"launch": {"ssh_from": "203.0.113.7"}, "offers": {"timeout": "2m"}, "providers": tables}
-    file.write_text(tomlkit.dumps(settings))
-    return {name: value for rig in rigs for name, value in rig.environ.items()}
 
 
 class _Around:

@@ -28,7 +28,10 @@ GENERIC: Final = (*PREVENTED, *sorted(DONE - {Trouble.TIMEOUT}), Trouble.DROPPED
 """The troubles that every vendor can have."""
 
 Called = Callable[[str, Verb | None], None]
-"""Told ``before`` and ``after`` of each call, with its verb."""
+"""Told ``before`` and ``after`` of each call, with its verb.
+
+When it raises ``ConnectionAbortedError`` the connection is closed: nothing is done, or no answer is read.
+"""
 
 
 class Faulty:
@@ -58,17 +61,23 @@ class Faulty:
         content = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(content)
         verb = self._verb(environ, content)
+        try:
+            return self._answer(environ, start, verb)
+        except ConnectionAbortedError:
+            return _hung_up(environ)
+
+    def _answer(self, environ: WSGIEnvironment, start: StartResponse, verb: Verb | None) -> Iterable[bytes]:
         self.called("before", verb)
         trouble = self._trouble(verb)
         if trouble is Trouble.DROPPED_CONNECTION:
-            return _hung_up(environ)
+            raise ConnectionAbortedError
         if trouble in PREVENTED:
             status, text = PREVENTED[trouble]
             return _answered(start, status, [("Content-Type", "text/html"), ("Retry-After", "0")], text)
         status, headers, body = _asked(self._app, environ)
         self.called("after", verb)
         if trouble is Trouble.LOST_REPLY:
-            return _hung_up(environ)
+            raise ConnectionAbortedError
         if trouble is Trouble.ERROR_BUT_DONE:
             return _answered(start, "500 Internal Server Error", [], b"internal error")
         return _answered(start, status, headers, body[: len(body) // 2] if trouble else body)

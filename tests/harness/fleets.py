@@ -109,7 +109,7 @@ class World:
         config = load(self.settings, {"HOME": str(self.folder)}, self.folder)
         store = Store(self.folder / "books")
         if dies:
-            _let_die(store.db, dies)
+            let_die(store.db, dies)
         try:
             self._dies = dies
             yield Fleet(
@@ -212,7 +212,8 @@ def attempt(act: Callable[[], object]) -> GpucloudError | Killed | None:
     return None
 
 
-def _let_die(db: Database, dies: Hook) -> None:
+def let_die(db: Database, dies: Hook) -> None:
+    """Let whoever writes into this database die on one side of a transaction."""
     write = db.write
 
     @contextmanager

@@ -17,7 +17,8 @@ from tests.harness.aws.blocks import Offering
 from tests.harness.books import opened
 from tests.harness.cli import Cli, installation
 from tests.harness.cloud_hosts import CloudHosts, cloud_hosts
-from tests.harness.clouds import RIGS, Rig, configure
+from tests.harness.clouds import RIGS
+from tests.harness.rig import Rig, configure
 from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.needs_netns
@@ -164,7 +165,7 @@ def test_a_block_is_bought_once_and_launched_into_at_google(cli: Cli, rigs: dict
 
 def test_a_block_is_bought_once_and_launched_into_at_amazon(cli: Cli, rigs: dict[str, Rig]) -> None:
     rig = rigs["aws"]
-    starts_at = utcnow().replace(microsecond=0) + timedelta(seconds=1)
+    starts_at = utcnow().replace(microsecond=0) + timedelta(minutes=30)
     offering = Offering("cb-1", "p5.48xlarge", "us-east-1a", starts_at, starts_at + timedelta(days=1))
     rig.state.offerings = [offering]
     env = configure(config_of(cli), rig)
@@ -173,7 +174,9 @@ def test_a_block_is_bought_once_and_launched_into_at_amazon(cli: Cli, rigs: dict
     assert (shown["usd"], shown["usd_upfront"]) == ("5400", "5400")
     cli.ok("reserve", *wanted, "--name", "blk", "--buy", "--yes", env=env)
     (reservation,) = rig.state.reservations.values()
-    eventually(lambda: cli("launch", "--name", "x", *INTO, env=env).code == 0)
+    assert cli("launch", "--name", "x", *INTO, env=env).code == 80
+    offering.starts_at -= timedelta(minutes=31)
+    cli.ok("launch", "--name", "x", *INTO, env=env)
     assert cli.ok("exec", "x", "--", "echo in", env=env).out == "in\n"
     (held,) = cli.ok("reservations", "--json", env=env).json["reservations"]
     assert (held["reservation"], held["free"]) == (reservation.id, 0)

@@ -16,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "gpucloud"
 ADAPTERS = ROOT / "providers"
 
-BOTTOM = {"model", "errors", "quantities", "redact", "parallel"}
+BOTTOM = {"calls", "model", "errors", "quantities", "redact", "parallel"}
 """Modules that everybody may use; they use only each other."""
 
 MAY_IMPORT = {
+    "calls": set(),
     "model": set(),
     "errors": set(),
     "quantities": set(),
@@ -29,11 +30,16 @@ MAY_IMPORT = {
     "replies": {"http"},
     "provider": {"http"},
     "cloud_init": {"provider"},
+    "labels": {"provider"},
+    "account_keys": {"provider", "labels"},
+    "rest": {"provider", "http", "refusals", "replies"},
+    "refusals": set(),
+    "wire": set(),
     "http": set(),
     "credentials": {"provider"},
     "config": {"credentials", "provider"},
     "catalog": set(),
-    "registry": {"config", "provider"},
+    "registry": {"config", "credentials", "provider"},
     "market": {"catalog", "registry", "provider", "http"},
     "taskfile": {"catalog"},
     "store": set(),
@@ -57,8 +63,19 @@ MAY_IMPORT = {
 }
 """What each room may import besides itself and the bottom."""
 
-ADAPTERS_MAY_IMPORT = BOTTOM | {"provider", "cloud_init", "http", "download", "replies"}
-VOCABULARIES = {"gpucloud.catalog.names", "gpucloud.catalog.currencies"}
+ADAPTERS_MAY_IMPORT = BOTTOM | {
+    "provider",
+    "account_keys",
+    "cloud_init",
+    "http",
+    "download",
+    "labels",
+    "refusals",
+    "replies",
+    "rest",
+    "wire",
+}
+VOCABULARIES = {"gpucloud.catalog.names", "gpucloud.catalog.currencies", "gpucloud.catalog.sellers"}
 """What of the catalogue an adapter may use, to translate its vendor's words and money."""
 
 BUILT_ON = {"gpucloud_sim": {"gpucloud_local"}}
@@ -87,10 +104,12 @@ HEAVY = {
 
 LAZY_ROOMS = {
     "gpucloud/remote": "imported only by what opens a connection or reads a tree",
+    "gpucloud/wire.py": "imported only by the wire models of adapters",
     "gpucloud/testing": "imported only by tests",
     "gpucloud_local/server.py": "a process of its own",
     "gpucloud_local/sshd_asyncssh.py": "imported by the server process",
     "gpucloud_local/sshd_openssh.py": "imported by the server process",
+    "gpucloud_runpod/graphql.py": "imported only when the public catalogue is read",
 }
 """Files that may import heavy things at their top, because they are themselves imported late, and why."""
 

@@ -14,7 +14,7 @@ from gpucloud.catalog import cards
 from gpucloud.catalog.cards import FACTS, FOLDER, Card, Fact, card, names, parse, problems
 from gpucloud.errors import NothingMatched
 from gpucloud.model import Market
-from gpucloud.provider import Provider, StoppedBilling
+from gpucloud.provider import Provider, StoppedBilling, Stops
 from gpucloud.registry import BUILTIN, load
 
 GOOD = card("aws")
@@ -223,7 +223,10 @@ def test_a_card_and_its_adapter_say_the_same(name: str) -> None:
     assert seconds(said, "billing_grain_s") == traits.billing_grain_s
     assert seconds(said, "billing_minimum_s") == traits.billing_minimum_s
     assert seconds(said, "interruption_notice_s") == traits.interruption_notice_s
-    assert stopped_billing(said) == traits.billed_while_stopped
+    told = stopped_billing(said)
+    # Where nobody knows what a stopped machine bills, stopping need not be offered.
+    shy = told is StoppedBilling.UNKNOWN and not issubclass(adapter, Stops)
+    assert traits.billed_while_stopped == (StoppedBilling.UNSUPPORTED if shy else told)
     assert said.facts["fuse"].value == traits.fuse
     if (action := said.facts["interruption_action"].value) is not None:
         assert (action != "unsupported") == (Market.SPOT in traits.markets)

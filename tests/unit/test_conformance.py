@@ -16,6 +16,7 @@ from gpucloud.testing.conformance import ABILITY_TESTS
 
 CLASS_TESTS = {
     "test_name_is_one_word",
+    "test_facts_are_dated",
     "test_traits_are_facts",
     "test_configured_needs_no_network",
     "test_what_a_stopped_instance_bills_is_told_by_who_can_stop",
@@ -26,8 +27,10 @@ ADAPTER = '''
 """A vendor in memory, honest and otherwise."""
 
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 
+from gpucloud.calls import sending
 from gpucloud.errors import NotFound, Rejected
 from gpucloud.model import Availability, Block, Gpu, Instance, InstanceRef, InstanceState, Market, Offer
 from gpucloud.model import Reservation, ReservationState, SideResource, SshAddress, utcnow
@@ -44,6 +47,7 @@ STOPPABLE = replace(WALLED, billed_while_stopped=StoppedBilling.STORAGE)
 
 class Toy(Provider):
     name = "toy"
+    as_of = date(2026, 11, 21)
     traits = TRAITS
 
     def __init__(self, settings):
@@ -202,6 +206,10 @@ class Able(Toy):
     """It can do everything, at once."""
 
     traits = STOPPABLE
+    rehearsable = True
+
+    def tell(self):
+        sending("POST", "https://toy.example/", {}, b"", changes=True)
 
     def __init__(self, settings):
         super().__init__(settings)
@@ -212,6 +220,7 @@ class Able(Toy):
         self.reserved = []
 
     def launch(self, offer, spec):
+        self.tell()
         instance = super().launch(offer, spec)
         self.shared["wall"] = SideResource("toy", "firewall", InstanceRef("wall"))
         ref = InstanceRef(f"d-{spec.token}")
@@ -225,6 +234,7 @@ class Able(Toy):
         return super().instances()
 
     def terminate(self, ref):
+        self.tell()
         if ref in self.rented:
             self.disks.pop(InstanceRef(f"d-{self.rented[ref].token}"), None)
         super().terminate(ref)
@@ -282,6 +292,24 @@ class Able(Toy):
 
     def reservations(self):
         return list(self.reserved)
+
+
+class Silent(Able):
+    def tell(self):
+        pass
+
+
+class Reckless(Silent):
+    """It tells of what it has done already."""
+
+    def launch(self, offer, spec):
+        instance = super().launch(offer, spec)
+        Able.tell(self)
+        return instance
+
+    def terminate(self, ref):
+        super().terminate(ref)
+        Able.tell(self)
 
 
 class Brief(Able):
@@ -400,6 +428,7 @@ class Unowned(Able):
 
 class Hoarding(Able):
     def terminate(self, ref):
+        self.tell()
         Toy.terminate(self, ref)
 
 
@@ -489,6 +518,8 @@ KEEPING = {
     "test_remove_of_a_missing_resource_succeeds",
 }
 
+REHEARSED = {"test_a_rehearsed_launch_makes_nothing", "test_a_rehearsed_end_leaves_the_instance"}
+
 BROKEN = {
     "Toy": set(),
     "Forgetful": {
@@ -528,6 +559,8 @@ BROKEN = {
     "Addressless": set(),
     "Boastful": {"test_what_a_stopped_instance_bills_is_told_by_who_can_stop"},
     "Able": set(),
+    "Silent": REHEARSED,
+    "Reckless": REHEARSED,
     "Open": {"test_who_opens_ssh_to_some_alone_can_let_in_more"},
     "Particular": {"test_a_network_is_admitted_to_an_instance_again_and_again"},
     "Welcoming": {"test_admit_to_a_missing_instance_is_not_found"},
@@ -658,6 +691,7 @@ def test_what_an_adapter_cannot_do_is_left_out_with_the_reason(outcomes: Outcome
     assert "toy cannot be told when to end an instance" in left_out["test_the_last_expiry_counts"]
     assert "toy lists nothing that bills beside an instance" in left_out["test_remove_twice_succeeds"]
     assert "toy lets everybody reach SSH" in left_out["test_admit_to_a_missing_instance_is_not_found"]
+    assert "toy does not tell of all that it sends" in left_out["test_a_rehearsed_launch_makes_nothing"]
     assert "toy sells no reservations" in left_out["test_what_was_reserved_is_listed_with_its_token"]
     assert skipped(outcomes["Able"]) == {}
 

@@ -236,6 +236,35 @@ def test_an_empty_body_is_none(server: Server, client: HttpClient, reply: Reply)
     assert client.delete("/pods/1") is None
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(b"a-bare-id", "a-bare-id"), (b'"quoted"', "quoted"), (b"<html>", "<html>"), (b"", None)],
+)
+def test_bare_text_is_taken_where_it_is_asked_for(
+    server: Server, client: HttpClient, body: bytes, told: str | None
+) -> None:
+    server.replies = [Reply(202, body)]
+    assert client.post_for_text("/pods", json={"gpu": 8}) == told
+
+
+def test_bare_text_is_asked_for_once(server: Server, client: HttpClient) -> None:
+    server.replies = [Reply(500, b"lost")]
+    with pytest.raises(Unreachable) as failed:
+        client.post_for_text("/pods", json={"gpu": 8})
+    assert failed.value.outcome_unknown
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("reply", [Reply(500, b"lost"), Reply(429, b"{}")])
+def test_what_changes_something_by_get_is_asked_for_once(
+    server: Server, client: HttpClient, reply: Reply
+) -> None:
+    server.replies = [reply]
+    with pytest.raises(ProviderError):
+        client.get_once("/pods/1/stop")
+    assert [(seen.method, seen.target) for seen in server.seen] == [("GET", "/v1/pods/1/stop")]
+
+
 def test_a_whole_url_as_path_stays_on_the_provider(server: Server, client: HttpClient) -> None:
     client.get("http://127.0.0.1:1/next?page=2")
     client.get("@127.0.0.1:1/next")
@@ -243,6 +272,21 @@ def test_a_whole_url_as_path_stays_on_the_provider(server: Server, client: HttpC
         "/v1/http://127.0.0.1:1/next?page=2",
         "/v1/@127.0.0.1:1/next",
     ]
+
+
+def test_each_request_is_signed_anew_for_its_whole_address(server: Server, moment: Time) -> None:
+    server.replies = [Reply(503), Reply()]
+    asked: list[tuple[str, str]] = []
+
+    def sign(method: str, address: str) -> dict[str, str]:
+        asked.append((method, address))
+        return {"Authorization": f"number {len(asked)}"}
+
+    with HttpClient("acme", f"{server.url}/v1", sign=sign, sleep=moment.sleep, clock=moment.clock) as client:
+        client.get("/pods", params={"name": "a b"})
+    assert asked == [("GET", f"{server.url}{seen.target}") for seen in server.seen]
+    assert [seen.headers["authorization"] for seen in server.seen] == ["number 1", "number 2"]
+    assert {seen.target for seen in server.seen} == {"/v1/pods?name=a+b"}
 
 
 def test_one_connection_serves_several_requests(server: Server, client: HttpClient) -> None:
@@ -347,6 +391,8 @@ def test_each_status_has_its_error(
         ({"errors": [{"code": "E2", "message": "no"}]}, "E2", "no"),
         ({"success": False, "error": "no_such_ask", "msg": "ask 7 is gone"}, "no_such_ask", "ask 7 is gone"),
         ({"error": "invalid_grant", "error_description": "no"}, "invalid_grant", "no"),
+        ({"error_code": "NO_FUNDS", "error": "top up"}, "NO_FUNDS", "top up"),
+        ({"errors": [{"param": "name", "details": "too long"}]}, "", "too long"),
         ([{"message": "no"}], "", "no"),
         ({"code": "E3"}, "E3", ""),
         ({"error": {}, "message": None, "errors": []}, "", ""),
@@ -768,6 +814,25 @@ def test_a_wait_past_the_deadline_is_not_begun(
     assert failure(client, "get").retryable
     assert len(server.seen) == 1
     assert moment.sleeps == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"X-RateLimit-Reset": "1445412491"}, 11),
+        ({"RateLimit-Reset": "30"}, 30),
+        ({"ratelimit-reset": "1445412400"}, 0),
+        ({"ratelimit-reset": "soon"}, None),
+        ({"Retry-After": "5", "ratelimit-reset": "30"}, 5),
+    ],
+)
+def test_when_a_limit_is_reset_is_honoured(
+    server: Server, client: HttpClient, headers: dict[str, str], seconds: float | None
+) -> None:
+    server.replies = [Reply(429, headers={"Date": "Wed, 21 Oct 2015 07:28:00 GMT", **headers})]
+    error = failure(client, "post")
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == seconds
 
 
 def test_zero_as_retry_after_does_not_hammer(server: Server, client: HttpClient, moment: Time) -> None:

@@ -215,6 +215,23 @@ def test_the_git_folder_is_never_sent(tmp_path: Path) -> None:
     assert rules.inside("sub", tmp_path / "sub").excludes(".git", folder=True)
 
 
+def test_git_is_told_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git, told, excludes = tmp_path / "bin" / "git", tmp_path / "told", tmp_path / "excludes"
+    write(
+        tmp_path,
+        {"bin/git": f'#!/bin/sh\nenv >"{told}"\nprintf "%s\\0" "$GIT_CONFIG_EXCLUDES"\n', "excludes": "b\n"},
+    )
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("GIT_CONFIG_EXCLUDES", str(excludes))
+    for name in ("PLANTED", "GIT_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    make_repository(tmp_path / "tree")
+    write(tmp_path / "tree", {"a": "", "b": ""})
+    assert left_out(tmp_path / "tree") == {"b"}
+    assert "=secret" not in told.read_text()
+
+
 def test_a_folder_that_is_excluded_itself_can_be_sent(tmp_path: Path) -> None:
     make_repository(tmp_path)
     write(tmp_path, {".gitignore": "build/\n*.o\n", "build/app": "", "build/main.o": ""})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextvars import ContextVar
 from functools import partial
 from operator import mul
 
@@ -83,3 +84,12 @@ def test_the_first_error_of_a_run_is_raised() -> None:
     with pytest.raises(ValueError, match="first") as caught:
         results({"a": 1, "b": first, "c": second})
     assert caught.value is first
+
+
+def test_tasks_know_what_holds_for_who_started_them() -> None:
+    patience: ContextVar[int] = ContextVar("patience", default=60)
+    token = patience.set(5)
+    try:
+        assert results(run_all(dict.fromkeys(range(3), patience.get))) == dict.fromkeys(range(3), 5)
+    finally:
+        patience.reset(token)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpucloud import errors, registry
+from gpucloud.cli.consent import describe
 from gpucloud.config import load
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.plan import SHORTEST, LaunchRequest, Plan, affords, plan
@@ -386,3 +387,12 @@ def test_what_ends_less_surely_than_is_asked_for_is_refused(fleet: Build, weakes
     error = refusal(lambda: plan(here, request(), []), errors.BudgetRefused)
     assert "acme has D" in error.why
     assert prices(plan(here, request(fuse=Fuse.CLIENT), [])) == ["2"]
+
+
+def test_what_is_billed_at_least_is_said_and_counted(fleet: Build) -> None:
+    here = fleet(mill=lambda: priced("3", minimum_s=7200))
+    made = plan(here, request(max_duration=HOUR), ["mill"])
+    assert made.worst_cost == Decimal(6)
+    assert any("billed for 2h at least" in line for line in describe(here, made))
+    here = fleet(mill=lambda: priced("3"))
+    assert not any("at least" in line for line in describe(here, plan(here, request(), ["mill"])))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from gpucloud import registry
 from gpucloud.config import load as load_config
 from gpucloud.errors import ConfigError, NothingMatched
 from gpucloud.provider import Provider, PublicCatalog, SpotHistory
-from gpucloud.registry import BUILTIN, ENTRY_POINT_GROUP, PRICES_ONLY, Registry
+from gpucloud.registry import BUILTIN, ENTRY_POINT_GROUP, PRICES_ONLY, SIGNS, Registry
+from gpucloud.rest import RestProvider
 
 OURS = (*BUILTIN, *PRICES_ONLY)
 
@@ -343,3 +344,43 @@ def test_a_broken_adapter_of_ours_is_an_error_and_not_skipped(
         registry.load_all()
     with pytest.raises(ConfigError, match="'local' cannot be used"):
         providers().configured()
+
+
+@pytest.mark.parametrize("name", [name for name in BUILTIN if issubclass(registry.load(name), RestProvider)])
+def test_the_signs_of_a_provider_are_the_credentials_that_it_declares(name: str) -> None:
+    adapter = registry.load(name)
+    variables = {variable for each in adapter.credentials for variable in each.variables}
+    files = {file.path for each in adapter.credentials for file in each.files}
+    assert set(SIGNS[name]) == variables | files
+
+
+def test_signs_are_of_no_others() -> None:
+    assert all(issubclass(registry.load(name), RestProvider) for name in SIGNS)
+
+
+@pytest.mark.parametrize("place", ["theirs", "ours", "table", "file", "kept"])
+def test_each_place_of_a_key_is_a_sign_of_it(home: Path, place: str) -> None:
+    environ = {"HOME": str(home)}
+    config = load_config({}, environ, home)
+    assert not Registry(config).is_set_up("runpod")
+    if place == "theirs":
+        environ["RUNPOD_API_KEY"] = "k"
+    if place == "ours":
+        environ["GPUCLOUD_RUNPOD_API_KEY"] = "k"
+    if place == "table":
+        config.tables["runpod"] = {"api_key": "k"}  # type: ignore[index]
+    if place == "file":
+        (home / ".runpod").mkdir()
+        (home / ".runpod" / "config.toml").write_text('apikey = "k"\n')
+    if place == "kept":
+        config.credential_file.put("runpod", {"api_key": "k"})
+    assert Registry(replace(config, environ=environ)).is_set_up("runpod")
+
+
+def test_a_key_below_the_folder_for_configuration_is_found_wherever_that_is(home: Path) -> None:
+    environ = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "elsewhere")}
+    config = load_config({}, environ, home)
+    assert not Registry(config).is_set_up("vast")
+    (home / "elsewhere" / "vastai").mkdir(parents=True)
+    (home / "elsewhere" / "vastai" / "vast_api_key").write_text("k\n")
+    assert Registry(config).is_set_up("vast")

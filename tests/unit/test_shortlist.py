@@ -36,6 +36,8 @@ offers = st.builds(
     vcpus=st.none() | st.integers(0, 4),
     memory_gib=sizes,
     disk_gib=sizes,
+    any_disk=st.booleans(),
+    upstream=st.sampled_from([None, None, "acme"]),
 )
 answers = st.lists(offers, max_size=12, unique_by=lambda offer: offer.id)
 RESTRICTIONS: dict[str, st.SearchStrategy[Any]] = {

@@ -216,6 +216,14 @@ def test_what_reappears_in_a_queue_is_not_metered(store: Store, cluster: Cluster
     assert (meters(store), store.journal.get("gc-1").state) == ([], RentalState.ENDING)
 
 
+def test_what_reappears_when_its_turn_has_come_has_been_billing_since(store: Store, cluster: Cluster) -> None:
+    queued(store, cluster)
+    store.journal.gone("gc-1", "no listing shows it")
+    store.journal.reappeared("gc-1", an_instance(started_at=START + timedelta(hours=1)))
+    assert store.ledger.cost(cluster.id, START + timedelta(hours=2)) == Decimal("3.60")
+    assert store.journal.get("gc-1").state is RentalState.ENDING
+
+
 def test_going_twice_is_going_once(store: Store, cluster: Cluster) -> None:
     store.journal.intend(a_rental(cluster))
     store.journal.accept("gc-1", an_instance())

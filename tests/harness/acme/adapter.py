@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -26,6 +26,7 @@ from gpucloud.model import (
 )
 from gpucloud.provider import (
     Credential,
+    Evidence,
     Fuse,
     Kind,
     LaunchSpec,
@@ -35,7 +36,7 @@ from gpucloud.provider import (
     StoppedBilling,
     Traits,
 )
-from gpucloud.replies import Rows, reason
+from gpucloud.replies import Rows, understood
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -64,7 +65,10 @@ class Acme(Provider):
     """Virtual machines of acme, which nothing leads into."""
 
     name: ClassVar[str] = "acme"
+    evidence = Evidence.LIVE
+    as_of = date(2026, 11, 21)
     credentials = (API_KEY,)
+    rehearsable = True
     traits = Traits(
         kind=Kind.VM,
         markets=frozenset({Market.ON_DEMAND, Market.SPOT}),
@@ -197,18 +201,12 @@ class Acme(Provider):
             if page.next is None:
                 return
             cursor = page.next
-        raise self._bad(f"the pages of {path} go in a circle")
+        what = "acme sent a reply that cannot be read"
+        raise BadReply(what, provider=self.name, why=f"the pages of {path} go in a circle")
 
     def _read(self, model: type[M], body: object, *, sent: bool = False) -> M:
         """A reply as what it should be; ``sent`` when it answers something that may have taken effect."""
-        try:
-            return model.model_validate(body)
-        except ValueError as error:
-            raise self._bad(reason(error), sent=sent) from error
-
-    def _bad(self, why: str, *, sent: bool = False) -> BadReply:
-        what = "acme sent a reply that cannot be read"
-        return BadReply(what, provider=self.name, why=why, outcome_unknown=sent)
+        return understood(self.name, model.model_validate, body, sent=sent)
 
     def _offer(self, line: Type) -> Offer:
         return Offer(

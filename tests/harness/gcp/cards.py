@@ -13,10 +13,17 @@ from itertools import combinations
 from typing import Any, Final
 
 Row = dict[str, Any]
+MTU: Final = (1300, 8896)
 AUTO: Final = "10.128.0.0/9"
 """Where the subnets of a network are that has one in each region by itself."""
 
-SLOTS: Final = (("a3-ultragpu-8g", 2, 8), ("a4-highgpu-8g", 2, 8), ("a4x-highgpu-4g", 2, 4))
+SLOTS: Final = (
+    ("a3-ultragpu-8g", 2, 8),
+    ("a4-highgpu-8g", 2, 8),
+    ("a4x-highgpu-4g", 2, 4),
+    ("a3-highgpu-8g", 5, 0),
+    ("a3-megagpu-8g", 9, 0),
+)
 """How many ordinary and MRDMA cards these have; others are not told apart here and have ten of the first."""
 
 
@@ -37,6 +44,8 @@ def network_faults(body: Row) -> Iterator[str]:
         yield f"Invalid value for field 'resource.networkProfile': '{link}'"
     elif link and body.get("autoCreateSubnetworks", True):
         yield "Network with a network profile cannot be in auto subnet mode"
+    if not MTU[0] <= body.get("mtu", MTU[0]) <= MTU[1]:
+        yield f"Invalid value for field 'resource.mtu': '{body['mtu']}'"
 
 
 def subnet_faults(region: str, body: Row, network: Row, others: list[Row]) -> Iterator[str]:

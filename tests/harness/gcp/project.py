@@ -484,6 +484,8 @@ class Project:
         ]
 
     def _used(self, metric: str, region: str) -> float:
+        if metric == "NETWORKS":
+            return float(len(self._networks))
         used = 0
         for (zone, _), machine in self._machines.items():
             if region in {"", region_of(zone)}:
@@ -764,7 +766,10 @@ class Project:
         """What an address leads to. Raises while that is not there or just being made."""
         if row is None:
             raise not_found(link)
-        if self._works[row["_work"]].looks:
+        work = self._works[row["_work"]]
+        if work.looks:
+            # It gets done also when whoever asked for it looks at it no more.
+            work.looks -= 1
             raise Refused(400, "resourceNotReady", f"The resource '{link}' is not ready")
         return row
 

@@ -185,6 +185,7 @@ def test_a_line_is_an_offer_of_the_whole_instance(aws: Aws) -> None:
         vcpus=192,
         memory_gib=Decimal(2048),
         disk_gib=Decimal("28610.2"),
+        any_disk=True,
         ref="P5SKU",
     )
     assert p5.usd_per_gpu_hour == Decimal("6.88")
@@ -460,6 +461,7 @@ def test_a_spot_offer_has_the_price_of_the_feed_and_the_band_of_the_advisor(amaz
         vcpus=4,
         memory_gib=Decimal(16),
         disk_gib=Decimal("232.8"),
+        any_disk=True,
     )
     assert g5.interruptions_per_hour is None
 
