@@ -508,8 +508,12 @@ signal_jobs() {
   done
 }
 
-# mark JOB WHY: notes that a job is told to end, unless it has ended by itself.
-mark() { : >"$1/$2" && [ ! -e "$1/exit" ] || drop "$1/$2"; }
+# mark JOB WHY: notes that a job is told to end, unless it has ended by itself. A mark that is there already was
+# made by another who told it, and may be why the job has ended meanwhile.
+mark() {
+  (set -C && : >"$1/$2") 2>/dev/null || return 0
+  [ ! -e "$1/exit" ] || drop "$1/$2"
+}
 
 # stop_jobs SECONDS WHY: ends all jobs.
 stop_jobs() {

@@ -148,6 +148,15 @@ class HostSh:
         assert status is None or done.returncode == status, done
         return done
 
+    def call(self, function: str, *arguments: str) -> None:
+        """Run one of the program's functions, for moments that no command can be held up in."""
+        functions, dispatch, _ = (self.root / "host.sh").read_text().partition("\ncommand=${1:-}\n")
+        assert dispatch
+        script = self.root / "functions.sh"
+        script.write_text(functions + '\n"$@"\n')
+        command = [str(self.bin / "sh"), str(script), function, *arguments]
+        subprocess.run(command, check=True, env=self.env, timeout=TIMEOUT_S)
+
     def popen(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Start a command of the program in a session of its own, as an SSH server does."""
         return subprocess.Popen(

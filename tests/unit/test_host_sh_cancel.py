@@ -139,6 +139,18 @@ def test_two_cancels_at_once_do_what_one_does(host: HostSh) -> None:
     assert b"exit=7\n" in answers[0]
 
 
+def test_one_that_comes_late_to_the_same_end_leaves_the_mark_of_the_first(host: HostSh) -> None:
+    # It saw the job going, and was held up until the job had ended by the first one's signal.
+    ended = host.finish("j", "exit 7\n")
+    job = host.root / "jobs" / "j"
+    (job / "cancelled").touch()
+    host.call("mark", str(job), "cancelled")
+    assert host.status("j") == ended | {"cancelled": "yes"}
+    (job / "cancelled").unlink()
+    host.call("mark", str(job), "cancelled")
+    assert host.status("j") == ended
+
+
 def test_a_job_goes_on_without_its_supervisor_and_is_lost_when_it_ends(host: HostSh) -> None:
     started(host, f"touch up\n{WAIT}echo done\n")
     os.kill(host.pid("j", "supervisor"), signal.SIGKILL)
