@@ -30,6 +30,18 @@ EXITS: Final = 128
 BEGIN: Final = b"\x1egpucloud\x1e"
 """What our side of a command's output begins with; before it, login scripts may have printed anything."""
 
+NO_AGENT: Final = 99
+"""The status with which a host says that it has no Python for our helper."""
+
+_BOOTSTRAP: Final = """\
+import sys
+if sys.version_info < (3, 7): sys.exit(99)
+try: import zlib
+except ImportError: sys.exit(99)
+take = sys.stdin.buffer
+exec(zlib.decompress(take.read(int(take.readline()))))
+"""
+
 _PLAIN: Final = frozenset((string.ascii_letters + string.digits + " ./_-=,:;").encode())
 _STATES: Final = frozenset({"unknown", "going", "ended", "lost"})
 _USES: Final = frozenset({"job", "ssh", "gpu", "start", "none"})
@@ -229,6 +241,23 @@ class Host:
     def pack(self, names: Sequence[str], consume: Callable[[Reader], object]) -> None:
         """Let ``consume`` read a tar of these names; the checksums tell whether it was whole."""
         self._host("pack", stdin=_nul(names), consume=consume)
+
+    def agent(
+        self, words: Sequence[str], *, stdin: Callable[[Writer], object], consume: Callable[[Reader], object]
+    ) -> bool:
+        """Run the helper program that ``stdin`` sends first; ``False`` when there is no Python to run it.
+
+        ``words`` are what it is told; the folder of the on-host program comes before them.
+        """
+        script = (
+            f"umask 022; r={self._home}; p=$(command -v python3) || exit {NO_AGENT}; "
+            f'exec "$p" -I -S -c {shlex.quote(_BOOTSTRAP)} "$r" {shlex.join(words)}'
+        )
+        done = self._sh(script, stdin=stdin, consume=consume)
+        if done.status == NO_AGENT:
+            return False
+        self._checked(done, "files could not be synced", SyncFailed)
+        return True
 
     def _host(
         self,
