@@ -508,8 +508,8 @@ signal_jobs() {
   done
 }
 
-# mark JOB WHY: notes that a job is told to end, unless it has ended by itself. A mark that is there already was
-# made by another who told it, and may be why the job has ended meanwhile.
+# mark JOB WHY: notes that a job is told to end, unless it has ended by itself; a mark that is there already
+# may be why it has.
 mark() {
   (set -C && : >"$1/$2") 2>/dev/null || return 0
   [ ! -e "$1/exit" ] || drop "$1/$2"

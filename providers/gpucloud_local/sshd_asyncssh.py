@@ -22,6 +22,12 @@ CHUNK: Final = 65_536
 NOT_STARTED: Final = 126
 END_OF_INPUT: Final = b"\x04"
 
+IN_TERMINAL: Final = ("/bin/sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1')
+"""Runs a command in the terminal named first, which becomes its own as it is opened by a new session.
+
+Python's way to do that, a function between fork and exec, may hang where there are threads.
+"""
+
 Process = asyncssh.SSHServerProcess[bytes]
 
 
@@ -108,14 +114,15 @@ async def _run_in_terminal(
     with os.fdopen(master, "rb", 0) as screen_end, os.fdopen(os.dup(master), "wb", 0) as keyboard_end:
         try:
             child = await asyncio.create_subprocess_exec(
+                *IN_TERMINAL,
+                os.ttyname(slave),
                 *command,
-                stdin=slave,
+                stdin=asyncio.subprocess.DEVNULL,
                 stdout=slave,
                 stderr=slave,
                 cwd=home,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_own_terminal,
             )
         finally:
             os.close(slave)
@@ -198,10 +205,6 @@ def _exit(process: Process, status: int) -> None:
         process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
     else:  # a real-time signal has no name; shells report it so
         process.exit(128 - status)
-
-
-def _own_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _resize(terminal: int, size: tuple[Any, ...]) -> None:
