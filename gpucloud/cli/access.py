@@ -54,14 +54,13 @@ def ssh(name: NodeName, words: Words = []) -> None:  # noqa: B006
 def _own_terminal(fleet: Fleet, cluster: Cluster, rank: int, command: str) -> int:
     """The way without an ``ssh`` on this machine."""
     from gpucloud.fleet.contact import connect, node_label
-    from gpucloud.remote.terminal import interact
 
     if not sys.stdin.isatty():
         raise UsageError(
             "ssh needs a terminal", why="stdin is none", hint=f"gpucloud exec {cluster.name} -- CMD"
         )
     with connect(fleet, cluster.rentals[rank], node_label(cluster, rank)) as connection:
-        return interact(connection, command)
+        return connection.interact(command)
 
 
 @app.command("exec", context_settings=STRAIGHT)

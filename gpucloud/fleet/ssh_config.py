@@ -14,7 +14,7 @@ from gpucloud.remote.openssh import Target, write
 def write_config(fleet: Fleet) -> Path:
     """Write the config for every node that was reached; returns its path."""
     targets = (target for cluster in fleet.store.clusters.living() for target in _targets(fleet, cluster))
-    return write(fleet.config.data_dir / "ssh", fleet.identity().file, targets)
+    return write(fleet.config.data_dir / "ssh", fleet.identity_file(), targets)
 
 
 def _targets(fleet: Fleet, cluster: Cluster) -> Iterator[Target]:

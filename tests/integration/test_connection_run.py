@@ -19,7 +19,8 @@ import pytest
 from gpucloud.errors import HostKeyChanged, HostUnreachable, RemoteError
 from gpucloud.model import SshAddress
 from gpucloud.remote import liveness
-from gpucloud.remote.connection import KILLED, Connection, Endpoint
+from gpucloud.remote.connection import KILLED, Client, Connection, Endpoint, KeyRefused
+from gpucloud.remote.connection import connect as connect_with
 from gpucloud.remote.keys import identity, new_key_pair
 from gpucloud.remote.streams import Reader, Writer
 from tests.harness.netns import namespace_hosts
@@ -27,6 +28,19 @@ from tests.harness.sshd import SshHost, openssh_host, stop
 from tests.harness.waiting import eventually
 
 MEGABYTES = 4_000_000
+
+
+CLIENT = [Client.BUILTIN]
+"""The client whose turn it is."""
+
+
+@pytest.fixture(
+    params=[Client.BUILTIN, pytest.param(Client.OPENSSH, marks=pytest.mark.needs_sshd)], autouse=True
+)
+def client(request: pytest.FixtureRequest) -> Client:
+    """Each test is for either client."""
+    CLIENT[0] = request.param
+    return CLIENT[0]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +60,7 @@ def endpoint(host: SshHost, **changes: Any) -> Endpoint:
 
 
 def connect(to: Endpoint) -> Connection:
-    return Connection(to, timeout_s=15)
+    return connect_with(to, timeout_s=15, client=CLIENT[0])
 
 
 def refusal(to: Endpoint) -> RemoteError:
@@ -261,15 +275,15 @@ def test_whichever_of_two_hosts_fails_is_the_one_that_is_named(host: SshHost, tm
     with openssh_host(tmp_path / "hop") as hop:
         hop_key, nobody = identity(tmp_path).file, new_key_pair().public
         ways: dict[str, tuple[Endpoint, type[RemoteError]]] = {
-            f"{hop.name} refused": (endpoint(host, jump=endpoint(hop, identity=hop_key)), RemoteError),
-            f"{host.name} refused": (endpoint(host, identity=hop_key, jump=endpoint(hop)), RemoteError),
+            f"{hop.name} refused": (endpoint(host, jump=endpoint(hop, identity=hop_key)), KeyRefused),
+            f"{host.name} refused": (endpoint(host, identity=hop_key, jump=endpoint(hop)), KeyRefused),
             f"{hop.name} showed": (endpoint(host, jump=endpoint(hop, pinned=nobody)), HostKeyChanged),
             f"{host.name} showed": (endpoint(host, pinned=nobody, jump=endpoint(hop)), HostKeyChanged),
         }
         before = threading.active_count()
         for message, (way, kind) in ways.items():
             error = refusal(way)
-            assert type(error) is kind
+            assert isinstance(error, kind)
             assert error.message.startswith(message)
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
