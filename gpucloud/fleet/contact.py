@@ -67,7 +67,7 @@ def connect(fleet: Fleet, rental: Rental, label: str, *, wait: bool = True) -> C
             f"{label} has no address", why="its provider gives none", hint="gpucloud ps --refresh"
         )
     known = _known_key(fleet, rental, address)
-    endpoint = _endpoint(fleet, address, label, known[0] if known else None)
+    endpoint = endpoint_of(fleet, address, label, known[0] if known else None)
     try:
         connection = _open(fleet, endpoint)
     except HostUnreachable:
@@ -266,7 +266,7 @@ def _answering(fleet: Fleet, rental: Rental, label: str) -> tuple[Instance, Conn
         if instance is None or instance.ssh is None:
             return None
         known = _known_key(fleet, rental, instance.ssh)
-        endpoint = _endpoint(fleet, instance.ssh, label, known[0] if known else None)
+        endpoint = endpoint_of(fleet, instance.ssh, label, known[0] if known else None)
         try:
             return instance, _open(fleet, endpoint)
         except RemoteError as error:
@@ -326,13 +326,14 @@ def _known_key(fleet: Fleet, rental: Rental, address: SshAddress) -> tuple[str, 
     return fleet.store.pins.get(alias(address)) if provider.traits.outlives_instance else None
 
 
-def _endpoint(fleet: Fleet, address: SshAddress, label: str, pinned: str | None) -> Endpoint:
+def endpoint_of(fleet: Fleet, address: SshAddress, label: str, pinned: str | None) -> Endpoint:
+    """Where and how to connect to an address, over its jump host if it has one."""
     from gpucloud.remote.connection import Endpoint
 
     jump = None
     if address.jump:
         known = fleet.store.pins.get(alias(address.jump))
-        jump = _endpoint(fleet, address.jump, f"the jump host of {label}", known[0] if known else None)
+        jump = endpoint_of(fleet, address.jump, f"the jump host of {label}", known[0] if known else None)
     return Endpoint(address, fleet.identity_file(), label, pinned, jump)
 
 

@@ -207,8 +207,8 @@ def connect(
 
 
 def forget(endpoint: Endpoint) -> None:
-    """End the connections to a host that earlier commands have left open; none is fine."""
-    if endpoint.pinned and shutil.which("ssh"):
+    """End the connections to a host that earlier commands have left open, once nobody uses them."""
+    if endpoint.pinned and uses_openssh(Client.AUTO):
         from gpucloud.remote.sockets import end_shared
 
         end_shared(endpoint)

@@ -35,6 +35,7 @@ from gpucloud.remote.tunnel import carry_back
 PRIVATE_S: Final = 10
 """How long a master that nobody shares outlives whoever it was made for, when that was killed."""
 
+NOWHERE: Final = ("127.0.0.1", 1)
 PATIENCE_S: Final = 2.0
 LOOK_S: Final = 0.5
 
@@ -246,16 +247,20 @@ class Multiplexed(Connection):
 
     def through(self, target: tuple[str, int]) -> socket.socket:
         """As described by ``Connection``."""
+        try:
+            return self._forwarded(target)
+        except Denied as refusal:
+            raise no_way(self.endpoint, target, "") from refusal
+
+    def _forwarded(self, target: tuple[str, int]) -> socket.socket:
         near, far = socket.socketpair()
         back, there = os.pipe()
         try:
             control = self._ask(lambda control: control.forward(target, (far.fileno(), there)))
-        except BaseException as error:
+        except BaseException:
             near.close()
             far.close()
             os.close(back)
-            if isinstance(error, Denied):
-                raise no_way(self.endpoint, target, "") from error
             raise
         finally:
             os.close(there)
@@ -274,7 +279,9 @@ class Multiplexed(Connection):
 
     def check(self) -> None:
         """As described by ``Connection``."""
-        self.run(":")
+        # The answer is no nearly always; any is good, and costs one round trip and no process there.
+        with suppress(Denied):
+            self._forwarded(NOWHERE).close()
 
     def close(self) -> None:
         """As described by ``Connection``; a shared connection stays for later commands."""

@@ -142,13 +142,14 @@ def sweep(place: Path) -> None:
 
 
 def end_shared(endpoint: Endpoint) -> None:
-    """End the shared connections to a host."""
+    """Let nobody else share the connections to a host; each ends once those who use it are done."""
     try:
         found = list(folder().glob(f"{_digest(endpoint)}.*"))
     except (Incompatible, OSError):
         return
     for path in found:
+        if path.suffix == ".lock":
+            continue
         with suppress(Gone, Strange, OSError), Control(path) as control:
-            control.terminate()
-        if path.suffix != ".lock":
-            path.unlink(missing_ok=True)
+            control.stop_listening()
+        path.unlink(missing_ok=True)
