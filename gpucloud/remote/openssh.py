@@ -100,7 +100,9 @@ def block(
 
 
 def proxy_line(address: SshAddress) -> str:
-    """The setting for the command that makes the connection to an address."""
+    """The setting for the command that makes the connection to an address. Raises ``ConfigError``."""
+    if not all(word.isprintable() for word in address.proxy):
+        raise _unfit(" ".join(address.proxy))
     command = re.sub("%(?![hp])", "%%", shlex.join(address.proxy))
     return f"ProxyCommand {command}"
 
@@ -108,12 +110,16 @@ def proxy_line(address: SshAddress) -> str:
 def _word(text: str) -> str:
     # What a provider tells must not become a setting of its own.
     if not re.fullmatch(r"[^\s\"'\\#=-][^\s\"'\\]*", text) or not text.isprintable():
-        raise ConfigError(
-            f"{text!r} cannot be used in an SSH address",
-            why="it has spaces or other marks that hosts and users do not have",
-            hint="gpucloud ps --refresh",
-        )
+        raise _unfit(text)
     return text
+
+
+def _unfit(text: str) -> ConfigError:
+    return ConfigError(
+        f"{text!r} cannot be used in an SSH address",
+        why="it has spaces or other marks that are not expected there",
+        hint="gpucloud ps --refresh",
+    )
 
 
 def _quoted(path: Path) -> str:
