@@ -59,9 +59,22 @@ def carry_back(control: Control, far: socket.socket, pipe: int) -> None:
 def _pour(receive: Callable[[int], bytes], far: socket.socket) -> None:
     with suppress(OSError, EOFError):
         while data := receive(CHUNK):
-            far.sendall(data)
+            _send(far, data)
     with suppress(OSError):
         far.shutdown(socket.SHUT_WR)
+
+
+def _send(far: socket.socket, data: bytes) -> None:
+    from select import POLLOUT, poll
+
+    room = poll()
+    room.register(far, POLLOUT)
+    left = memoryview(data)
+    while left:
+        # A master with which we share the socket makes it one that does not wait by itself.
+        room.poll()
+        with suppress(BlockingIOError):
+            left = left[far.send(left) :]
 
 
 def _thread(work: Callable[[], object]) -> threading.Thread:
