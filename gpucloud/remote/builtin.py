@@ -24,6 +24,7 @@ from gpucloud.remote.connection import (
     Completed,
     Connection,
     Endpoint,
+    KeyRefused,
     changed,
     fingerprint,
     lost,
@@ -60,16 +61,28 @@ class Builtin(Connection):
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self.jump: Builtin | None = Builtin(endpoint.jump, timeout_s=timeout_s) if endpoint.jump else None
+        self.host_key = " ".join((endpoint.pinned or "").split()[:2])
         try:
-            self._transport, line = self._connect(timeout_s)
+            self._transport, line = self._come_in(timeout_s)
         except BaseException:
             if self.jump:
                 self.jump.close()
             raise
         self._watch = Watch(self._transport, line)
-        self.host_key = _public_line(self._transport.get_remote_server_key())
 
-    def _connect(self, timeout_s: float) -> tuple[paramiko.Transport, Line]:
+    def _come_in(self, timeout_s: float) -> tuple[paramiko.Transport, Line]:
+        password = self.endpoint.address.password
+        try:
+            return self._connect(timeout_s, self._show_key)
+        except KeyRefused:
+            if not password:
+                raise
+        # Some servers take only one way to log in on one connection.
+        return self._connect(timeout_s, partial(self._tell_password, password))
+
+    def _connect(
+        self, timeout_s: float, log_in: Callable[[paramiko.Transport, float], None]
+    ) -> tuple[paramiko.Transport, Line]:
         deadline = time.monotonic() + timeout_s
         try:
             line = Line(self._socket(timeout_s))
@@ -85,7 +98,7 @@ class Builtin(Connection):
             if not transport.initial_kex_done:
                 raise paramiko.SSHException(f"no SSH server has answered within {timeout_s:g} s")
             self._check_key(transport)
-            self._log_in(transport, max(0.0, deadline - time.monotonic()))
+            log_in(transport, max(0.0, deadline - time.monotonic()))
         except (OSError, EOFError, paramiko.SSHException) as error:
             transport.close()
             if self.endpoint.pinned and "no acceptable host key" in str(error):
@@ -116,44 +129,38 @@ class Builtin(Connection):
             transport.get_security_options().key_types = algorithms
 
     def _check_key(self, transport: paramiko.Transport) -> None:
-        pinned = self.endpoint.pinned
         shown = _public_line(transport.get_remote_server_key())
-        if pinned and pinned.split()[:2] != shown.split():
-            raise changed(self.endpoint, fingerprint(shown))
+        if self.host_key and self.host_key != shown:
+            raise changed(replace(self.endpoint, pinned=self.host_key), fingerprint(shown))
+        self.host_key = shown
 
-    def _log_in(self, transport: paramiko.Transport, timeout_s: float) -> None:
+    def _show_key(self, transport: paramiko.Transport, timeout_s: float) -> None:
         address = self.endpoint.address
-        key = load_key(self.endpoint)
-        deadline = time.monotonic() + timeout_s
-        reason = self._attempt(transport, partial(transport.auth_publickey, address.user, key), timeout_s)
-        if reason is None:
-            return
-        if address.password:
-            left = max(0.0, deadline - time.monotonic())
-            reason = self._attempt(
-                transport, partial(transport.auth_password, address.user, address.password), left
-            )
-        if reason is not None:
-            raise refused(self.endpoint) from reason
-        self._install_key(transport, key, max(0.0, deadline - time.monotonic()))
-
-    def _attempt(
-        self, transport: paramiko.Transport, log_in: Callable[..., object], timeout_s: float
-    ) -> Exception | None:
-        """Log in one way; returns the refusal, if it is one."""
         answered = threading.Event()
-        log_in(event=answered)
+        transport.auth_publickey(address.user, load_key(self.endpoint), answered)
         if not answered.wait(timeout_s):
             raise paramiko.SSHException("it did not answer when we logged in")
         if transport.is_authenticated():
-            return None
+            return
         reason = transport.get_exception()
         if not (transport.is_active() or isinstance(reason, paramiko.AuthenticationException)):
             raise reason or EOFError
-        return reason or paramiko.AuthenticationException()
+        raise refused(self.endpoint) from reason
 
-    def _install_key(self, transport: paramiko.Transport, key: paramiko.PKey, timeout_s: float) -> None:
-        """Let our key in from now on, so that the password is not needed again."""
+    def _tell_password(self, password: str, transport: paramiko.Transport, timeout_s: float) -> None:
+        """Log in with the password, and let our key in from now on, so that it is not needed again."""
+        began = time.monotonic()
+        transport.auth_timeout = timeout_s
+        try:
+            transport.auth_password(self.endpoint.address.user, password)
+        except paramiko.AuthenticationException as error:
+            if not transport.is_active() or time.monotonic() - began >= timeout_s:
+                raise unreachable(self.endpoint, "it did not answer when we logged in") from error
+            raise refused(self.endpoint) from error
+        self._install_key(transport, max(0.0, timeout_s - (time.monotonic() - began)))
+
+    def _install_key(self, transport: paramiko.Transport, timeout_s: float) -> None:
+        key = load_key(self.endpoint)
         with transport.open_session(timeout=timeout_s) as channel:
             channel.settimeout(timeout_s)
             channel.exec_command(f"exec sh -c {shlex.quote(INSTALL_KEY)}")
@@ -262,8 +269,7 @@ class Builtin(Connection):
 
     def extra(self, lane: int) -> Connection:
         """As described by ``Connection``."""
-        pinned = replace(self.endpoint, pinned=self.host_key)
-        return Builtin(pinned, timeout_s=self._timeout_s)
+        return Builtin(replace(self.endpoint, pinned=self.host_key), timeout_s=self._timeout_s)
 
 
 def load_key(endpoint: Endpoint) -> paramiko.PKey:

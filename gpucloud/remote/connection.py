@@ -11,7 +11,7 @@ import shutil
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -201,8 +201,9 @@ def connect(
         except KeyRefused:
             if not endpoint.address.password:
                 raise
-            with _builtin(endpoint, timeout_s):
-                return Multiplexed(endpoint, timeout_s=timeout_s, persist_s=persist_s)
+            with _builtin(endpoint, timeout_s) as first:
+                same = replace(endpoint, pinned=first.host_key)
+                return Multiplexed(same, timeout_s=timeout_s, persist_s=persist_s)
     return _builtin(endpoint, timeout_s)
 
 
