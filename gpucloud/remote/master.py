@@ -18,15 +18,20 @@ from typing import IO, Final
 
 from gpucloud.remote import liveness, sockets
 from gpucloud.remote.connection import Endpoint, Incompatible, changed, refused, unreachable
+from gpucloud.remote.mux import Control, Gone, Strange
 from gpucloud.remote.openssh import block, proxy_line
 
 ALIAS: Final = "gpucloud"
 """The name by which an ``ssh`` that we start knows its only host."""
 
+FAILED: Final = 255
+"""The status with which OpenSSH says that there is no connection; with another, it is not OpenSSH."""
+
 LOG_BYTES: Final = 100_000
 RESENT: Final = 3
 """A peer that has not answered although it was told so often is not there."""
 
+_WANTED: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR"})
 _CANNOT: Final = (
     "bad configuration option",
     "unsupported option",
@@ -57,6 +62,14 @@ def start(endpoint: Endpoint, jump: Path | None, *, timeout_s: float, persist_s:
         RemoteError: when the host refuses our key, or the key is of no use.
         Incompatible: when this OpenSSH cannot do it.
     """
+    try:
+        return _start(endpoint, jump, timeout_s, persist_s)
+    except OSError as error:
+        # As when the disk is full: the built-in client needs none.
+        raise Incompatible(str(error)) from error
+
+
+def _start(endpoint: Endpoint, jump: Path | None, timeout_s: float, persist_s: int) -> tuple[Path, str]:
     place = sockets.folder()
     sockets.sweep(place)
     path = place / secrets.token_hex(8)
@@ -66,14 +79,32 @@ def start(endpoint: Endpoint, jump: Path | None, *, timeout_s: float, persist_s:
         config = Path(drafts) / "config"
         config.write_text(_config(endpoint, jump, known, timeout_s))
         words = ["ssh", "-F", str(config), "-N", "-f", "-M", "-S", str(path)]
-        status = _ended([*words, "-o", f"ControlPersist={max(1, persist_s)}", ALIAS], log, timeout_s)
+        words += ["-o", f"ControlPersist={max(1, persist_s)}", ALIAS]
+        status = _ended(words, _environment(endpoint), log, timeout_s)
         log.seek(0)
         said = log.read(LOG_BYTES).decode("utf-8", "replace")
         if status == 0:
-            return path, " ".join(known.read_text().splitlines()[-1].split()[1:3])
+            return path, _shown(known, path)
     if status is None:
         raise unreachable(endpoint, _too_late(said, timeout_s))
-    raise _failure(endpoint, said)
+    raise _failure(endpoint, status, said)
+
+
+def _shown(known: Path, path: Path) -> str:
+    """The public line of the key that the host has shown."""
+    lines = known.read_text().splitlines()
+    if not lines:
+        with suppress(Gone, Strange), Control(path) as control:
+            control.terminate()
+        raise Incompatible("the host's key could not be written down")
+    return " ".join(lines[-1].split()[1:3])
+
+
+def _environment(endpoint: Endpoint) -> dict[str, str]:
+    """What the master, which stays, needs to know: no keys of providers, but for who connects with them."""
+    wanted = os.environ if endpoint.address.proxy else _WANTED & os.environ.keys()
+    # The shell is what runs a ProxyCommand.
+    return {**{name: os.environ[name] for name in wanted}, "SHELL": "/bin/sh"}
 
 
 def silent(pid: int) -> bool:
@@ -131,15 +162,14 @@ def _config(endpoint: Endpoint, jump: Path | None, known: Path, timeout_s: float
     return block(ALIAS, address, ALIAS, endpoint.identity, known, first)
 
 
-def _ended(words: list[str], log: IO[bytes], timeout_s: float) -> int | None:
+def _ended(words: list[str], environ: dict[str, str], log: IO[bytes], timeout_s: float) -> int | None:
     """Run ``ssh`` until it has gone into the background; its status, or ``None`` when that takes too long."""
     process = subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=log,
-        # The shell that runs a ProxyCommand.
-        env={**os.environ, "SHELL": "/bin/sh"},
+        env=environ,
         start_new_session=True,
     )
     try:
@@ -171,7 +201,7 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int:
     return process.wait(timeout_s)
 
 
-def _failure(endpoint: Endpoint, said: str) -> Exception:
+def _failure(endpoint: Endpoint, status: int, said: str) -> Exception:
     lower = said.lower()
     shown = re.findall(r"Server host key: (\S+ SHA256:\S+)", said)
     if "Host key verification failed" in said and endpoint.pinned and shown:
@@ -186,7 +216,7 @@ def _failure(endpoint: Endpoint, said: str) -> Exception:
 
         # Of a key that is of no use, ssh says only that it was not taken.
         load_key(endpoint)
-    if any(sign in lower for sign in _CANNOT):
+    if status != FAILED or any(sign in lower for sign in _CANNOT):
         return Incompatible(last)
     if denied:
         return refused(endpoint)

@@ -35,6 +35,9 @@ from gpucloud.remote.tunnel import carry_back
 PRIVATE_S: Final = 10
 """How long a master that nobody shares outlives whoever it was made for, when that was killed."""
 
+SPARE: Final = -1
+"""The lane of a connection that is made because there is no room for a session on another."""
+
 NOWHERE: Final = ("127.0.0.1", 1)
 PATIENCE_S: Final = 2.0
 LOOK_S: Final = 0.5
@@ -167,9 +170,9 @@ class Multiplexed(Connection):
                 control = self._ask(lambda control: control.start(command, streams.theirs))
             except Denied as refusal:
                 # As many sessions are open on this connection as the host allows on one.
-                if self._lane == sockets.LANES:
+                if self._lane == SPARE:
                     raise lost(self.endpoint, str(refusal)) from refusal
-                other = stack.enter_context(self.extra(sockets.LANES))
+                other = stack.enter_context(self.extra(SPARE))
                 return other.run(
                     command,
                     stdin=stdin,
@@ -272,8 +275,7 @@ class Multiplexed(Connection):
         return Multiplexed(
             self.pinned,
             timeout_s=self._timeout_s,
-            # What is made because there is no room elsewhere is not for others.
-            persist_s=0 if lane == sockets.LANES else self._persist_s,
+            persist_s=0 if lane == SPARE else self._persist_s,
             lane=lane,
         )
 

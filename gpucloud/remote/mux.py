@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 VERSION: Final = 4
-ANSWER_S: Final = 5.0
+ANSWER_S: Final = 3.0
 """How long a master on this machine may take for what it need not ask the host."""
 
 LONGEST: Final = 262_144

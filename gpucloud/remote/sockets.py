@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import socket
 import stat
 import tempfile
 import time
@@ -25,7 +27,6 @@ NAME_LENGTH: Final = 20
 SUFFIX_LENGTH: Final = 17
 """How much OpenSSH appends while it makes a socket."""
 
-LANES: Final = 64
 STALE_S: Final = 3600.0
 """So old is nothing any more that a command is still working on."""
 
@@ -51,7 +52,8 @@ def folder() -> Path:
 
 def _places() -> Iterator[Path]:
     given = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
-    if given.is_absolute():
+    # Its owner could put anything in place of what is in it.
+    if given.is_absolute() and given.is_dir() and given.stat().st_uid == os.getuid():
         yield given / "gpucloud"
     yield Path(tempfile.gettempdir()) / f"gpucloud-{os.getuid()}"
     yield Path("/tmp") / f"gpucloud-{os.getuid()}"
@@ -128,17 +130,20 @@ def sweep(place: Path) -> None:
     import shutil
 
     for entry in list(place.iterdir()):
-        with suppress(OSError, Strange):
+        with suppress(OSError):
             found = entry.lstat()
             if time.time() - found.st_mtime < STALE_S:
                 continue
             if stat.S_ISDIR(found.st_mode):
                 shutil.rmtree(entry)
-            elif stat.S_ISSOCK(found.st_mode):
-                try:
-                    Control(entry).close()
-                except Gone:
-                    entry.unlink()
+            elif stat.S_ISSOCK(found.st_mode) and _deserted(entry):
+                entry.unlink()
+
+
+def _deserted(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        return caller.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
 def end_shared(endpoint: Endpoint) -> None:
