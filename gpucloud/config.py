@@ -68,6 +68,16 @@ def _duration_or_none(text: str) -> timedelta | None:
     return None if text.strip().lower() in _NONE else parse_duration(text)
 
 
+def _duration_or_zero(text: str) -> timedelta:
+    return timedelta() if text.strip() == "0" else parse_duration(text)
+
+
+def _client(text: str) -> str:
+    if text.strip() not in _CLIENTS:
+        raise ValueError(f"{text!r} is no SSH client; write {', '.join(_CLIENTS)}")
+    return text.strip()
+
+
 def _project_caps(text: str) -> dict[str, Decimal]:
     caps = {}
     for pair in filter(None, map(str.strip, text.split(","))):
@@ -100,6 +110,7 @@ def _networks(text: str) -> tuple[str, ...] | None:
 
 
 _NONE: Final = {"", "none"}
+_CLIENTS: Final = ("auto", "openssh", "builtin")
 
 OPTIONS: Final = {
     option.name: option
@@ -170,6 +181,10 @@ OPTIONS: Final = {
         Option(
             "ssh.reconnect_timeout", parse_duration, "10m", "how long to try to get a lost connection back"
         ),
+        Option(
+            "ssh.persist", _duration_or_zero, "5m", "how long a connection stays for the next command; 0: not"
+        ),
+        Option("ssh.client", _client, "auto", "which SSH client connects: auto, openssh or builtin"),
     )
 }
 

@@ -339,6 +339,9 @@ class SshAddress:
     """Where SSH answers. ``identity_file`` is set only for machines that know another key of the user.
 
     ``inside`` is the machine's address for those that its provider has put into the same network.
+    ``proxy`` is a command, as its words, whose stdin and stdout are the connection; ``%h`` and ``%p`` in
+    them are the host and the port. ``password`` is for machines that know no key of ours yet; it is used to
+    install one, and never stored.
     """
 
     host: str
@@ -347,6 +350,8 @@ class SshAddress:
     identity_file: str | None = None
     jump: SshAddress | None = None
     inside: str | None = None
+    proxy: tuple[str, ...] = ()
+    password: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

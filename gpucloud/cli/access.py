@@ -43,25 +43,34 @@ def ssh(name: NodeName, words: Words = []) -> None:  # noqa: B006
     cluster, rank = find_node(here, name)
     command = _in_workdir(cluster, rank, command_text(_command(words)) if words else "")
     program = shutil.which("ssh")
-    if program and cluster.rentals[rank].ssh:
+    if program and cluster.rentals[rank].ssh and here.config.get("ssh.client") != "builtin":
         terminal = ["-t"] if sys.stdin.isatty() and not words else []
+        _look_first(here, cluster, rank)
         os.execv(
             program, [program, "-F", str(write_config(here)), *terminal, node_label(cluster, rank), command]
         )
     raise typer.Exit(_own_terminal(here, cluster, rank, command))
 
 
+def _look_first(fleet: Fleet, cluster: Cluster, rank: int) -> None:
+    """Leave a connection for ``ssh`` that surely answers, or say why there is none better than it would."""
+    from gpucloud.fleet.contact import connect, node_label, persist_s
+
+    if persist_s(fleet):
+        with connect(fleet, cluster.rentals[rank], node_label(cluster, rank)) as connection:
+            connection.check()
+
+
 def _own_terminal(fleet: Fleet, cluster: Cluster, rank: int, command: str) -> int:
     """The way without an ``ssh`` on this machine."""
     from gpucloud.fleet.contact import connect, node_label
-    from gpucloud.remote.terminal import interact
 
     if not sys.stdin.isatty():
         raise UsageError(
             "ssh needs a terminal", why="stdin is none", hint=f"gpucloud exec {cluster.name} -- CMD"
         )
     with connect(fleet, cluster.rentals[rank], node_label(cluster, rank)) as connection:
-        return interact(connection, command)
+        return connection.interact(command)
 
 
 @app.command("exec", context_settings=STRAIGHT)

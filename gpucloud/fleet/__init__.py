@@ -13,6 +13,8 @@ from gpucloud.registry import Registry
 from gpucloud.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gpucloud.remote.keys import Identity
 
 
@@ -35,3 +37,9 @@ class Fleet:
     def provider(self, rental: Rental) -> Provider:
         """The provider of a rental."""
         return self.registry.get(rental.provider)
+
+    def identity_file(self) -> Path:
+        """The private key we log in with, made when there is none; one that is there is not read."""
+        from gpucloud.remote.keys import ready
+
+        return ready(self.config.data_dir / "ssh") or self.identity().file

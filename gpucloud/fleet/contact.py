@@ -53,9 +53,6 @@ def connect(fleet: Fleet, rental: Rental, label: str, *, wait: bool = True) -> C
         HostUnreachable: when it does not answer.
         HostKeyChanged: when it shows another key than the pinned one.
     """
-    from gpucloud.remote.connection import Connection
-
-    timeout = fleet.config.duration("ssh.connect_timeout").total_seconds()
     if rental.state is RentalState.STOPPED:
         name = fleet.store.clusters.by_id(rental.cluster_id).name
         raise HostUnreachable(
@@ -70,13 +67,13 @@ def connect(fleet: Fleet, rental: Rental, label: str, *, wait: bool = True) -> C
             f"{label} has no address", why="its provider gives none", hint="gpucloud ps --refresh"
         )
     known = _known_key(fleet, rental, address)
-    endpoint = _endpoint(fleet, address, label, known[0] if known else None)
+    endpoint = endpoint_of(fleet, address, label, known[0] if known else None)
     try:
-        connection = Connection(endpoint, timeout_s=timeout)
+        connection = _open(fleet, endpoint)
     except HostUnreachable:
         if not admitted_anew(fleet, rental):
             raise
-        connection = Connection(endpoint, timeout_s=timeout)
+        connection = _open(fleet, endpoint)
     _remember_jump(fleet, connection)
     return connection
 
@@ -259,8 +256,6 @@ def _state(fleet: Fleet, rental: Rental, label: str) -> Instance | None:
 
 def _answering(fleet: Fleet, rental: Rental, label: str) -> tuple[Instance, Connection]:
     """Connect as soon as the host lets us in; while it boots it may refuse, or not know our key yet."""
-    from gpucloud.remote.connection import Connection
-
     connect_s = fleet.config.duration("ssh.connect_timeout").total_seconds()
     boots = not fleet.provider(rental).traits.outlives_instance
     deadline = fleet.config.duration("launch.ready_timeout") if boots else timedelta(seconds=connect_s)
@@ -271,9 +266,9 @@ def _answering(fleet: Fleet, rental: Rental, label: str) -> tuple[Instance, Conn
         if instance is None or instance.ssh is None:
             return None
         known = _known_key(fleet, rental, instance.ssh)
-        endpoint = _endpoint(fleet, instance.ssh, label, known[0] if known else None)
+        endpoint = endpoint_of(fleet, instance.ssh, label, known[0] if known else None)
         try:
-            return instance, Connection(endpoint, timeout_s=connect_s)
+            return instance, _open(fleet, endpoint)
         except RemoteError as error:
             if isinstance(error, HostKeyChanged) or not (boots or isinstance(error, HostUnreachable)):
                 raise
@@ -331,14 +326,31 @@ def _known_key(fleet: Fleet, rental: Rental, address: SshAddress) -> tuple[str, 
     return fleet.store.pins.get(alias(address)) if provider.traits.outlives_instance else None
 
 
-def _endpoint(fleet: Fleet, address: SshAddress, label: str, pinned: str | None) -> Endpoint:
+def endpoint_of(fleet: Fleet, address: SshAddress, label: str, pinned: str | None) -> Endpoint:
+    """Where and how to connect to an address, over its jump host if it has one."""
     from gpucloud.remote.connection import Endpoint
 
     jump = None
     if address.jump:
         known = fleet.store.pins.get(alias(address.jump))
-        jump = _endpoint(fleet, address.jump, f"the jump host of {label}", known[0] if known else None)
-    return Endpoint(address, fleet.identity().file, label, pinned, jump)
+        jump = endpoint_of(fleet, address.jump, f"the jump host of {label}", known[0] if known else None)
+    return Endpoint(address, fleet.identity_file(), label, pinned, jump)
+
+
+def _open(fleet: Fleet, endpoint: Endpoint) -> Connection:
+    from gpucloud.remote.connection import connect
+
+    return connect(
+        endpoint,
+        timeout_s=fleet.config.duration("ssh.connect_timeout").total_seconds(),
+        persist_s=persist_s(fleet),
+        client=fleet.config.get("ssh.client"),
+    )
+
+
+def persist_s(fleet: Fleet) -> int:
+    """For how many seconds a connection stays open for later commands."""
+    return round(fleet.config.duration("ssh.persist").total_seconds())
 
 
 def _remember_jump(fleet: Fleet, connection: Connection) -> None:

@@ -18,6 +18,7 @@ from gpucloud.errors import (
 )
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.contact import connect, on_host, poll
+from gpucloud.fleet.sharing import hang_up
 from gpucloud.model import Cluster, ClusterState, Event, Instance, Rental, SideResource, utcnow
 from gpucloud.parallel import results, run_all
 from gpucloud.provider import HasSideResources, Provider
@@ -76,6 +77,7 @@ def end_rental(fleet: Fleet, rental: Rental, reason: str) -> None:
     if provider.traits.outlives_instance:
         _clean(fleet, rental, label)
     _prove(fleet, _Ending(provider, rental).attempt, partial(_unconfirmed, provider, rental))
+    hang_up(fleet, rental)
     fleet.store.journal.gone(rental.token, reason)
     fleet.tell(Event("gone", f"{label}: gone, and no longer listed"))
 

@@ -12,6 +12,7 @@ from gpucloud.errors import NotFound, ProviderError, TeardownUnconfirmed, UsageE
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.end import end_rental, end_twin, find, lock_name, remove_resource, settle
 from gpucloud.fleet.reserve import Held, held
+from gpucloud.fleet.sharing import hang_up
 from gpucloud.fleet.stop import stopped_rate
 from gpucloud.market import list_instances, list_side_resources
 from gpucloud.model import (
@@ -87,6 +88,7 @@ def refresh(fleet: Fleet, cluster: Cluster) -> Cluster:
         instance = find(fleet.provider(rental), rental.token)
         if _absent(fleet, rental, instance):
             fleet.store.journal.gone(rental.token, _reason(instance), since=_expired_at(fleet, rental))
+            hang_up(fleet, rental)
         elif instance is not None and instance.ref == rental.ref and not _at_work(fleet, cluster):
             _learn(fleet, rental, instance)
     return fleet.store.clusters.by_id(cluster.id)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpucloud.fleet import Fleet
-from gpucloud.fleet.contact import alias, node_label
+from gpucloud.fleet.contact import alias, node_label, persist_s
+from gpucloud.fleet.sharing import shared_sockets
 from gpucloud.model import Cluster
 from gpucloud.remote.openssh import Target, write
 
@@ -14,7 +15,7 @@ from gpucloud.remote.openssh import Target, write
 def write_config(fleet: Fleet) -> Path:
     """Write the config for every node that was reached; returns its path."""
     targets = (target for cluster in fleet.store.clusters.living() for target in _targets(fleet, cluster))
-    return write(fleet.config.data_dir / "ssh", fleet.identity().file, targets)
+    return write(fleet.config.data_dir / "ssh", fleet.identity_file(), targets, persist_s=persist_s(fleet))
 
 
 def _targets(fleet: Fleet, cluster: Cluster) -> Iterator[Target]:
@@ -23,10 +24,13 @@ def _targets(fleet: Fleet, cluster: Cluster) -> Iterator[Target]:
             continue
         jump = rental.ssh.jump
         pinned = fleet.store.pins.get(alias(jump)) if jump else None
+        control, jump_control = shared_sockets(fleet, rental)
         yield Target(
             name=node_label(cluster, rental.rank),
             address=rental.ssh,
             alias=rental.token,
             host_key=rental.host_key,
             jump_key=pinned[0] if pinned else None,
+            control=control,
+            jump_control=jump_control,
         )

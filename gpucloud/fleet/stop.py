@@ -27,6 +27,7 @@ from gpucloud.fleet.budget import caps
 from gpucloud.fleet.contact import node_label, poll, reach
 from gpucloud.fleet.end import PASSING, beside, find, lock_name
 from gpucloud.fleet.origin import admitted_anew
+from gpucloud.fleet.sharing import hang_up
 from gpucloud.model import (
     Cluster,
     ClusterState,
@@ -297,6 +298,7 @@ def _halt(fleet: Fleet, cluster: Cluster, rental: Rental, reason: str) -> None:
     if not instance.alive:
         fleet.store.journal.gone(rental.token, "it was ended while it was being stopped")
         return
+    hang_up(fleet, rental)
     _note_stopped(fleet, rental, instance)
     fleet.tell(Event("stopped", f"{label}: stopped, and listed so"))
 

@@ -17,9 +17,8 @@ from typing import Final
 
 from gpucloud.errors import HostBusy, HostUnreachable, RemoteError, SyncFailed
 from gpucloud.model import JobState
-from gpucloud.remote.channel import CHUNK, drain
 from gpucloud.remote.connection import Completed, Connection
-from gpucloud.remote.streams import Reader, Writer
+from gpucloud.remote.streams import CHUNK, Reader, Writer, drain
 
 BUSY: Final = 75
 """The status with which the on-host program says that the machine is taken."""

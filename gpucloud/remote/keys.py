@@ -8,19 +8,12 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_ssh_private_key,
-)
+from typing import Final
 
 from gpucloud.errors import RemoteError
 from gpucloud.provider import HostKeyPair
+
+NAME: Final = "id_ed25519"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +32,10 @@ def identity(folder: Path) -> Identity:
     Raises:
         RemoteError: when it cannot be made, or the file is not a private key.
     """
-    file = folder / "id_ed25519"
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+
+    file = folder / NAME
     try:
         if not file.exists():
             _make(file)
@@ -64,6 +60,16 @@ def identity(folder: Path) -> Identity:
     return Identity(file, _public_line(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)))
 
 
+def ready(folder: Path) -> Path | None:
+    """The file of our key where it is there and closed to others; what is in it is not looked at."""
+    file = folder / NAME
+    try:
+        closed = not file.stat().st_mode & 0o077
+    except OSError:
+        return None
+    return file if closed else None
+
+
 def _make(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Such a file is ours alone from the start, and linking it puts it in place whole, or not at all.
@@ -77,6 +83,14 @@ def _make(file: Path) -> None:
 
 def new_key_pair() -> HostKeyPair:
     """Make an ed25519 key pair in OpenSSH's own formats."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     return HostKeyPair(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import paramiko
+if TYPE_CHECKING:
+    import paramiko
 
 KEEPALIVE_S: Final = 15.0
 DEAD_AFTER_S: Final = 45.0
@@ -53,6 +54,8 @@ class Watch:
 
     def alive(self) -> bool:
         """Ask, and wait for the answer or the end of the connection."""
+        import paramiko
+
         try:
             self._transport.global_request(_QUESTION, wait=True)
         except (OSError, EOFError, paramiko.SSHException):

@@ -21,54 +21,105 @@ from gpucloud.model import SshAddress
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One node: the name to ``ssh`` to, its address, the alias its key is pinned under, and that key."""
+    """One node: the name to ``ssh`` to, its address, the alias its key is pinned under, and that key.
+
+    ``control`` and ``jump_control`` are the sockets of the connections that are shared.
+    """
 
     name: str
     address: SshAddress
     alias: str
     host_key: str
     jump_key: str | None = None
+    control: Path | None = None
+    jump_control: Path | None = None
 
 
-def write(folder: Path, identity: Path, targets: Iterable[Target]) -> Path:
-    """Write ``config`` and ``known_hosts`` into ``folder`` and return the config's path."""
+def write(folder: Path, identity: Path, targets: Iterable[Target], *, persist_s: int = 0) -> Path:
+    """Write ``config`` and ``known_hosts`` into ``folder`` and return the config's path.
+
+    Shared connections are left open for ``persist_s`` seconds after their last use.
+    """
     blocks, keys = [], []
+    known_hosts = folder / "known_hosts"
     for target in targets:
         keys.append(f"{target.alias} {target.host_key}\n")
+        first = _sharing(target.control, persist_s)
         jump = target.address.jump
         if jump:
-            blocks.append(_block(f"{target.alias}-jump", jump, f"{target.alias}-jump", identity, folder))
+            hop = f"{target.alias}-jump"
+            blocks.append(
+                block(hop, jump, hop, identity, known_hosts, _sharing(target.jump_control, persist_s))
+            )
             if target.jump_key:
-                keys.append(f"{target.alias}-jump {target.jump_key}\n")
-        blocks.append(_block(target.name, target.address, target.alias, identity, folder))
+                keys.append(f"{hop} {target.jump_key}\n")
+            # ProxyJump would lead there by itself, but not where the name of the folder has a space.
+            ours = shlex.quote(str(folder / "config")).replace("%", "%%")
+            first.append(f"ProxyCommand ssh -F {ours} -W '[%h]:%p' {hop}")
+        elif target.address.proxy:
+            first.append(proxy_line(target.address))
+        blocks.append(block(target.name, target.address, target.alias, identity, known_hosts, first))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _replace(folder / "known_hosts", "".join(keys).encode())
+    _replace(known_hosts, "".join(keys).encode())
     _replace(folder / "config", "".join(blocks).encode())
     return folder / "config"
 
 
-def _block(name: str, address: SshAddress, alias: str, identity: Path, folder: Path) -> str:
+def _sharing(control: Path | None, persist_s: int) -> list[str]:
+    if control is None or not persist_s:
+        return []
+    return ["ControlMaster auto", f"ControlPath {_quoted(control)}", f"ControlPersist {persist_s}"]
+
+
+def block(
+    name: str, address: SshAddress, alias: str, identity: Path, known_hosts: Path, first: Iterable[str]
+) -> str:
+    """The settings for one host; the lines of ``first`` overrule the others.
+
+    Raises:
+        ConfigError: when the address would be read as settings.
+    """
     key = Path(address.identity_file).expanduser() if address.identity_file else identity
     lines = [
-        f"HostName {address.host.replace('%', '%%')}",
+        *first,
+        f"HostName {_word(address.host).replace('%', '%%')}",
         f"Port {address.port}",
-        f"User {address.user}",
+        f"User {_word(address.user)}",
         f"IdentityFile {_quoted(key)}",
         "IdentitiesOnly yes",
         "IdentityAgent none",
         f"HostKeyAlias {alias}",
-        f"UserKnownHostsFile {_quoted(folder / 'known_hosts')}",
+        f"UserKnownHostsFile {_quoted(known_hosts)}",
         "GlobalKnownHostsFile /dev/null",
         "StrictHostKeyChecking yes",
         "UpdateHostKeys no",
         "ServerAliveInterval 15",
         "ServerAliveCountMax 3",
     ]
-    if address.jump:
-        # ProxyJump would lead there by itself, but not where the name of the folder has a space.
-        ours = shlex.quote(str(folder / "config")).replace("%", "%%")
-        lines.append(f"ProxyCommand ssh -F {ours} -W '[%h]:%p' {alias}-jump")
     return f"Host {name}\n" + "".join(f"  {line}\n" for line in lines) + "\n"
+
+
+def proxy_line(address: SshAddress) -> str:
+    """The setting for the command that makes the connection to an address. Raises ``ConfigError``."""
+    if not all(word.isprintable() for word in address.proxy):
+        raise _unfit(" ".join(address.proxy))
+    command = re.sub("%(?![hp])", "%%", shlex.join(address.proxy))
+    return f"ProxyCommand {command}"
+
+
+def _word(text: str) -> str:
+    # What a provider tells must not become a setting of its own.
+    if not re.fullmatch(r"[^\s\"'\\#=-][^\s\"'\\]*", text) or not text.isprintable():
+        raise _unfit(text)
+    return text
+
+
+def _unfit(text: str) -> ConfigError:
+    return ConfigError(
+        f"{text!r} cannot be used in an SSH address",
+        why="it has spaces or other marks that are not expected there",
+        hint="gpucloud ps --refresh",
+    )
 
 
 def _quoted(path: Path) -> str:

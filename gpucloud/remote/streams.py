@@ -1,8 +1,15 @@
-"""The two ends of a stream of bytes."""
+"""The two ends of a stream of bytes, and the threads that serve one so that neither side waits."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+log = logging.getLogger(__name__)
+
+CHUNK: Final = 65_536
 
 
 class Writer(Protocol):
@@ -17,3 +24,51 @@ class Reader(Protocol):
 
     def read(self, size: int = ..., /) -> bytes:
         """Up to ``size`` bytes; empty at the end."""
+
+
+class ClosableWriter(Writer, Protocol):
+    """One that can be told that nothing more comes."""
+
+    def close(self) -> None:
+        """No more comes."""
+
+
+class InputClosed(Exception):
+    """The command closed its input early. No OSError, so that it is told from failures of local files."""
+
+
+class Worker(threading.Thread):
+    """Serves one stream of a command; keeps what went wrong with it, and then ends the command by ``end``."""
+
+    def __init__(self, work: Callable[[], object], end: Callable[[], object]) -> None:
+        super().__init__(name="ssh-stream", daemon=True)
+        self.error: BaseException | None = None
+        self._work = work
+        self._end = end
+        self.start()
+
+    def run(self) -> None:
+        """Do the work."""
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            self.error = error
+            self._end()
+
+
+def feed(writer: ClosableWriter, stdin: bytes | Callable[[Writer], object]) -> None:
+    """Give a command its input; one that reads no more of it is no failure."""
+    try:
+        if callable(stdin):
+            stdin(writer)
+        elif stdin:
+            writer.write(stdin)
+        writer.close()
+    except InputClosed:
+        log.debug("a command closed its input early")
+
+
+def drain(reader: Reader, sink: Callable[[bytes], object]) -> None:
+    """Hand all of a stream on to ``sink``, piece by piece."""
+    while data := reader.read():
+        sink(data)

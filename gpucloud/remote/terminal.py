@@ -10,8 +10,8 @@ from typing import Final
 
 import paramiko
 
-from gpucloud.remote.channel import CHUNK
-from gpucloud.remote.connection import Connection
+from gpucloud.remote.builtin import Builtin
+from gpucloud.remote.streams import CHUNK
 
 LOOK_S: Final = 0.25
 """How often the size of the window is looked at while nothing else happens."""
@@ -20,7 +20,7 @@ _ENDED: Final = (OSError, EOFError, paramiko.SSHException)
 """What a channel raises once the command is over; reading from it tells that, too."""
 
 
-def interact(connection: Connection, command: str) -> int:
+def interact(connection: Builtin, command: str) -> int:
     """Run ``command`` in a terminal on the host until it ends; returns its status.
 
     Needs a terminal here; every key, Ctrl-C too, goes to the host.

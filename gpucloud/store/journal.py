@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import takewhile
@@ -15,7 +14,7 @@ from gpucloud.store.budget import Budget, Cap
 from gpucloud.store.clock import reading
 from gpucloud.store.database import Database
 from gpucloud.store.ledger import Ledger, Line, Span, charge, meter, spans_of
-from gpucloud.store.rows import from_micros, stamp, to_columns, to_micros, to_rental
+from gpucloud.store.rows import address_text, from_micros, stamp, to_columns, to_micros, to_rental
 
 
 class Journal:
@@ -94,7 +93,7 @@ class Journal:
             changed = db.execute(
                 "UPDATE rentals SET state = ?, ssh = ?, host_key = ?, host_key_source = ?"
                 " WHERE token = ? AND gone_at IS NULL",
-                (RentalState.REACHABLE, json.dumps(asdict(ssh)), host_key, source, token),
+                (RentalState.REACHABLE, address_text(ssh), host_key, source, token),
             ).rowcount
             if changed:
                 _event(db, token, RentalState.REACHABLE, f"{ssh.host}:{ssh.port}")

@@ -59,9 +59,21 @@ def moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
+def address_text(address: SshAddress) -> str:
+    """An address as it is stored: without its password."""
+    return json.dumps(_without_password(asdict(address)))
+
+
+def _without_password(fields: dict[str, Any]) -> dict[str, Any]:
+    jump = fields["jump"]
+    kept = {name: value for name, value in fields.items() if name != "password"}
+    return {**kept, "jump": _without_password(jump) if jump else None}
+
+
 def _ssh(fields: dict[str, Any]) -> SshAddress:
     jump = fields.pop("jump")
-    return SshAddress(**fields, jump=_ssh(jump) if jump else None)
+    proxy = tuple(fields.pop("proxy", ()))
+    return SshAddress(**fields, proxy=proxy, jump=_ssh(jump) if jump else None)
 
 
 def to_cluster(row: sqlite3.Row, rentals: tuple[Rental, ...]) -> Cluster:

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _install(step: Callable[[], None]) -> None:
-    from gpucloud.remote.connection import Connection
+    from gpucloud.remote import connection as ssh
     from gpucloud.store.database import Database
     from gpucloud_local import api as local
     from gpucloud_sim import Sim
@@ -66,7 +66,7 @@ def _install(step: Callable[[], None]) -> None:
     for verb in VERBS:
         setattr(Sim, verb, _killing(getattr(Sim, verb), step))
     local.create = _killing(local.create, step)
-    Connection.__init__ = _killing(Connection.__init__, step)  # type: ignore[method-assign]
+    ssh.connect = _killing(ssh.connect, step)
 
 
 def _killing(function: Callable[..., Any], step: Callable[[], None]) -> Callable[..., Any]:

@@ -160,7 +160,8 @@ def _shows_banner(address: tuple[str, int]) -> bool:
 class _Server:
     """The process behind one loopback `SshHost`, and the folder it lives in."""
 
-    def __init__(self, folder: Path, authorized: str | None) -> None:
+    def __init__(self, folder: Path, authorized: str | None, settings: str) -> None:
+        self._extra = settings
         self._folder = folder.absolute()
         self._home = self._folder / "home"
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -243,7 +244,8 @@ class _Server:
         # The wrapper must be able to run it, so not the one inside sshd.
         if sftp := shutil.which("sftp-server", path=_SFTP_FOLDERS):
             lines.append(f"Subsystem sftp {sftp}")
-        return "\n".join([*lines, common_settings()])
+        # The first value of a setting wins.
+        return "\n".join([self._extra, *lines, common_settings()])
 
 
 def _processes_marked(mark: str) -> list[int]:
@@ -262,17 +264,18 @@ _running: dict[int, _Server] = {}
 
 @contextlib.contextmanager
 def openssh_host(
-    folder: Path, *, port: int | None = None, authorized: str | None = None
+    folder: Path, *, port: int | None = None, authorized: str | None = None, settings: str = ""
 ) -> Iterator[SshHost]:
     """A real ``sshd`` on 127.0.0.1 that logs the current user in, to ``folder/home`` as HOME.
 
-    It accepts the key made at ``SshHost.identity`` and the public key lines in ``authorized``. It logs to
-    ``folder/sshd.log``. On Linux it dies with the calling thread, and at the end so does all it started.
+    It accepts the key made at ``SshHost.identity`` and the public key lines in ``authorized``. The lines of
+    ``settings`` overrule those of its ``sshd_config``. It logs to ``folder/sshd.log``. On Linux it dies with
+    the calling thread, and at the end so does all it started.
 
     Raises:
         HarnessError: when it does not come up.
     """
-    server = _Server(folder, authorized)
+    server = _Server(folder, authorized, settings)
     host = server.start_anywhere() if port is None else server.start(port)
     _running[host.port] = server
     try:
@@ -281,6 +284,11 @@ def openssh_host(
         del _running[host.port]
         server.stop()
         server.end_sessions()
+
+
+def logins(host: SshHost) -> int:
+    """How often somebody has logged in to a loopback host."""
+    return (host.identity.parent / "sshd.log").read_text(errors="replace").count("Accepted publickey")
 
 
 def stop(host: SshHost) -> None:

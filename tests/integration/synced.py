@@ -16,7 +16,7 @@ import pytest
 
 from gpucloud.model import SshAddress
 from gpucloud.remote.archive import CHUNK
-from gpucloud.remote.connection import Connection, Endpoint
+from gpucloud.remote.connection import Connection, Endpoint, connect
 from gpucloud.remote.host import Host
 from gpucloud.remote.streams import Reader, Writer
 from gpucloud.store import new_id
@@ -119,7 +119,7 @@ def other_host(words: list[str]) -> Iterator[Watched]:
     """In a process of its own: the host that ``run_elsewhere`` was called for."""
     address, port, user, identity, token = words
     endpoint = Endpoint(SshAddress(address, int(port), user), Path(identity), "it")
-    with Connection(endpoint, timeout_s=15) as connection:
+    with connect(endpoint, timeout_s=15) as connection:
         yield Watched(connection, token)
 
 

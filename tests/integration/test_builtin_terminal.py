@@ -26,12 +26,12 @@ import sys
 from pathlib import Path
 from gpucloud.errors import HostUnreachable
 from gpucloud.model import SshAddress
-from gpucloud.remote.connection import Connection, Endpoint
-from gpucloud.remote.terminal import interact
+from gpucloud.remote.builtin import Builtin
+from gpucloud.remote.connection import Endpoint
 host, port, user, key, command = sys.argv[1:]
 try:
-    with Connection(Endpoint(SshAddress(host, int(port), user), Path(key), "it"), timeout_s=15) as connection:
-        sys.exit(interact(connection, command))
+    with Builtin(Endpoint(SshAddress(host, int(port), user), Path(key), "it"), timeout_s=15) as connection:
+        sys.exit(connection.interact(command))
 except HostUnreachable as error:
     sys.exit(f"unreachable: {error.why}")
 """

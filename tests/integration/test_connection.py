@@ -18,11 +18,25 @@ import pytest
 
 from gpucloud.errors import HostKeyChanged, HostUnreachable, RemoteError
 from gpucloud.model import SshAddress
-from gpucloud.remote.connection import Connection, Endpoint
+from gpucloud.remote.connection import Client, Connection, Endpoint
+from gpucloud.remote.connection import connect as connect_with
 from gpucloud.remote.keys import identity, new_key_pair
 from tests.harness.sshd import SshHost, generate_key, openssh_host, replace_host_key
 
 KINDS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa")
+
+
+CLIENT = [Client.BUILTIN]
+"""The client whose turn it is."""
+
+
+@pytest.fixture(
+    params=[Client.BUILTIN, pytest.param(Client.OPENSSH, marks=pytest.mark.needs_sshd)], autouse=True
+)
+def client(request: pytest.FixtureRequest) -> Client:
+    """Each test is for either client."""
+    CLIENT[0] = request.param
+    return CLIENT[0]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +50,7 @@ def endpoint(host: SshHost, **changes: Any) -> Endpoint:
 
 
 def connect(to: Endpoint, timeout_s: float = 15) -> Connection:
-    return Connection(to, timeout_s=timeout_s)
+    return connect_with(to, timeout_s=timeout_s, client=CLIENT[0])
 
 
 def refusal(to: Endpoint, timeout_s: float = 15) -> RemoteError:
@@ -187,9 +201,11 @@ def test_the_identity_file_of_an_address_is_used_in_place_of_ours(
     host: SshHost, tmp_path: Path, home: Path
 ) -> None:
     (home / "their key").write_bytes(host.identity.read_bytes())
+    # OpenSSH refuses one that others may read.
+    (home / "their key").chmod(0o600)
     address = SshAddress(host.host, host.port, host.user, identity_file="~/their key")
     with connect(Endpoint(address, tmp_path / "none", "box")) as connection:
-        assert connection.identity_file == home / "their key"
+        assert connection.endpoint.identity_file == home / "their key"
 
 
 @pytest.mark.needs_sshd
@@ -258,12 +274,14 @@ def test_what_is_no_ssh_server_is_a_host_that_does_not_answer(tmp_path: Path, sa
     assert error.hint.startswith("gpucloud ")
 
 
-def test_a_closed_port_and_a_name_that_is_none_are_hosts_that_do_not_answer(tmp_path: Path) -> None:
+def test_a_closed_port_and_a_name_that_is_none_are_hosts_that_do_not_answer(
+    tmp_path: Path, client: Client
+) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         for address, reason in (
             (SshAddress("127.0.0.1", nobody.getsockname()[1]), "refused"),
-            (SshAddress("no..name"), "label"),
+            (SshAddress("no..name"), "label" if client is Client.BUILTIN else "not known"),
         ):
             error = refusal(Endpoint(address, identity(tmp_path).file, "box"))
             assert isinstance(error, HostUnreachable)

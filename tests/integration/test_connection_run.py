@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,28 @@ import pytest
 from gpucloud.errors import HostKeyChanged, HostUnreachable, RemoteError
 from gpucloud.model import SshAddress
 from gpucloud.remote import liveness
-from gpucloud.remote.connection import KILLED, Connection, Endpoint
+from gpucloud.remote.connection import KILLED, Client, Connection, Endpoint, KeyRefused
+from gpucloud.remote.connection import connect as connect_with
 from gpucloud.remote.keys import identity, new_key_pair
 from gpucloud.remote.streams import Reader, Writer
 from tests.harness.netns import namespace_hosts
-from tests.harness.sshd import SshHost, openssh_host, stop
+from tests.harness.sshd import SshHost, logins, openssh_host, stop
 from tests.harness.waiting import eventually
 
 MEGABYTES = 4_000_000
+
+
+CLIENT = [Client.BUILTIN]
+"""The client whose turn it is."""
+
+
+@pytest.fixture(
+    params=[Client.BUILTIN, pytest.param(Client.OPENSSH, marks=pytest.mark.needs_sshd)], autouse=True
+)
+def client(request: pytest.FixtureRequest) -> Client:
+    """Each test is for either client."""
+    CLIENT[0] = request.param
+    return CLIENT[0]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +62,7 @@ def endpoint(host: SshHost, **changes: Any) -> Endpoint:
 
 
 def connect(to: Endpoint) -> Connection:
-    return Connection(to, timeout_s=15)
+    return connect_with(to, timeout_s=15, client=CLIENT[0])
 
 
 def refusal(to: Endpoint) -> RemoteError:
@@ -261,15 +277,15 @@ def test_whichever_of_two_hosts_fails_is_the_one_that_is_named(host: SshHost, tm
     with openssh_host(tmp_path / "hop") as hop:
         hop_key, nobody = identity(tmp_path).file, new_key_pair().public
         ways: dict[str, tuple[Endpoint, type[RemoteError]]] = {
-            f"{hop.name} refused": (endpoint(host, jump=endpoint(hop, identity=hop_key)), RemoteError),
-            f"{host.name} refused": (endpoint(host, identity=hop_key, jump=endpoint(hop)), RemoteError),
+            f"{hop.name} refused": (endpoint(host, jump=endpoint(hop, identity=hop_key)), KeyRefused),
+            f"{host.name} refused": (endpoint(host, identity=hop_key, jump=endpoint(hop)), KeyRefused),
             f"{hop.name} showed": (endpoint(host, jump=endpoint(hop, pinned=nobody)), HostKeyChanged),
             f"{host.name} showed": (endpoint(host, pinned=nobody, jump=endpoint(hop)), HostKeyChanged),
         }
         before = threading.active_count()
         for message, (way, kind) in ways.items():
             error = refusal(way)
-            assert type(error) is kind
+            assert isinstance(error, kind)
             assert error.message.startswith(message)
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
@@ -310,3 +326,117 @@ def test_keys_agent_and_settings_of_the_user_play_no_part(host: SshHost, tmp_pat
         finally:
             agent.terminate()
     assert {file.name: file.read_bytes() for file in theirs.iterdir()} == contents
+
+
+@contextmanager
+def echoing(answer: bytes) -> Iterator[tuple[str, int]]:
+    """A server that says all it was told once the other side has said everything, then ``answer``."""
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return
+            with client:
+                told = b"".join(iter(partial(client.recv, 65536), b""))
+                client.sendall(told + answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield server.getsockname()
+        server.shutdown(socket.SHUT_RDWR)
+        serving.join()
+
+
+@pytest.mark.needs_sshd
+def test_a_socket_leads_through_the_host_and_each_way_ends_by_itself(connection: Connection) -> None:
+    data = os.urandom(MEGABYTES)
+    with echoing(b"over") as place:
+        for _ in range(3):
+            with connection.through(place) as through:
+                through.settimeout(30)
+
+                def tell(through: socket.socket = through) -> None:
+                    through.sendall(data)
+                    through.shutdown(socket.SHUT_WR)
+
+                sender = threading.Thread(target=tell)
+                sender.start()
+                heard = b"".join(iter(partial(through.recv, 65536), b""))
+                sender.join()
+            assert heard == data + b"over"
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "ssh-tunnel"])
+
+
+@pytest.mark.needs_sshd
+def test_a_place_where_nothing_answers_is_named_and_the_connection_goes_on(connection: Connection) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with pytest.raises(RemoteError) as caught:
+            connection.through(("127.0.0.1", port))
+    assert not isinstance(caught.value, HostUnreachable)
+    assert f"127.0.0.1:{port}" in caught.value.message
+    assert connection.run("echo on").stdout == b"on\n"
+
+
+@pytest.mark.needs_sshd
+def test_an_extra_connection_has_a_stream_of_its_own(connection: Connection, host: SshHost) -> None:
+    before = logins(host)
+    servers = {connection.run("echo $PPID").stdout}
+    for lane in (1, 2):
+        with connection.extra(lane) as extra:
+            assert extra.host_key == connection.host_key
+            servers.add(extra.run("echo $PPID").stdout)
+    assert len(servers) == 3
+    assert logins(host) == before + 2
+    assert connection.run("echo on").stdout == b"on\n"
+
+
+PROXY = """\
+import socket, sys, threading, os
+far = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def back():
+    while data := far.recv(65536): os.write(1, data)
+    os._exit(0)
+threading.Thread(target=back, daemon=True).start()
+while data := os.read(0, 65536): far.sendall(data)
+"""
+
+
+@pytest.mark.needs_sshd
+def test_a_command_can_be_the_way_to_a_host(host: SshHost, tmp_path: Path) -> None:
+    program = tmp_path / "a 100% proxy's program"
+    program.write_text(PROXY)
+    proxy = (sys.executable, str(program), "%h", "%p")
+    address = SshAddress(host.host, host.port, host.user, proxy=proxy)
+    with connect(endpoint(host, address=address)) as connection:
+        data = os.urandom(300_000)
+        assert connection.run("cat", stdin=data).stdout == data
+        assert connection.host_key == host.host_key
+
+
+@pytest.mark.needs_sshd
+@pytest.mark.parametrize("proxy", [("/nonexistent/proxy",), ("sh", "-c", "echo no tunnel today >&2; exit 1")])
+def test_a_way_that_leads_nowhere_is_a_host_that_does_not_answer(
+    host: SshHost, proxy: tuple[str, ...]
+) -> None:
+    address = SshAddress(host.host, host.port, host.user, proxy=proxy)
+    assert isinstance(refusal(endpoint(host, address=address)), HostUnreachable)
+
+
+@pytest.mark.needs_sshd
+def test_nothing_is_left_open_by_commands(connection: Connection) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    connection.run("true")
+    before = descriptors()
+    for _ in range(5):
+        connection.run("cat; exit 3", stdin=b"x" * 200_000)
+        connection.run("cat", stdin=lambda command: command.write(b"x"))
+        with pytest.raises(OSError, match="no space"):
+            connection.run("echo x", stdout=fail)
+    eventually(lambda: descriptors() <= before)

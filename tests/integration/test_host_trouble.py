@@ -15,7 +15,7 @@ import pytest
 
 from gpucloud.errors import HostUnreachable, RemoteError
 from gpucloud.model import SshAddress
-from gpucloud.remote.connection import Connection, Endpoint
+from gpucloud.remote.connection import Endpoint, connect
 from gpucloud.remote.host import Host
 from tests.harness.netns import Network, namespace_hosts
 from tests.harness.sshd import SYSTEM_PATH, SshHost, openssh_host
@@ -41,7 +41,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 @contextmanager
 def program(box: SshHost, *, installed: bool = True) -> Iterator[Host]:
     to = Endpoint(SshAddress(box.host, box.port, box.user), box.identity, "it", box.host_key)
-    with Connection(to, timeout_s=15) as connection:
+    with connect(to, timeout_s=15) as connection:
         host = Host(connection, "gc-1")
         if installed:
             host.install(slots=0, claim="me", notice_probe="", at_end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from tests.harness.cli import Cli, installation
 from tests.harness.netns import namespace_hosts
-from tests.harness.sshd import SshHost, openssh_host
+from tests.harness.sshd import SshHost, logins, openssh_host
 from tests.harness.waiting import eventually
 
 COUNTING = "i=0; while [ ! -e stop ]; do i=$((i + 1)); echo line $i; sleep 0.05; done; echo over"
@@ -60,7 +61,8 @@ def test_the_host_key_of_a_machine_is_pinned_over_all_rentals(cli: Cli, tmp_path
     from tests.harness.sshd import replace_host_key
 
     with openssh_host(tmp_path / "box") as host:
-        configure(cli, [host])
+        # A connection that is open leads to where it has led.
+        configure(cli, [host], more="\n[ssh]\npersist = 0\n")
         node = cli.ok("launch", "--name", "x", "--json").json["clusters"][0]["nodes"][0]
         assert (node["host_key"], node["host_key_source"]) == (host.host_key, "first-contact")
         cli.ok("down", "x", "--yes")
@@ -72,6 +74,58 @@ def test_the_host_key_of_a_machine_is_pinned_over_all_rentals(cli: Cli, tmp_path
         assert "another SSH host key than before" in done.err
         done = cli("down", "x", "--yes")
         assert done.code == 88, "a machine that cannot be cleaned up is not given back"
+
+
+@pytest.mark.needs_sshd
+def test_commands_right_after_each_other_log_in_once(cli: Cli, ssh_host: SshHost) -> None:
+    configure(cli, [ssh_host])
+    (cli.project / "in.txt").write_text("3 4\n")
+    cli.ok("launch", "--name", "x")
+    cli.ok("push", "x")
+    assert cli.ok("exec", "x", "--", "cat in.txt").out == "3 4\n"
+    assert cli.ok("ssh", "x", "--", "cat in.txt").out == "3 4\n"
+    assert "logged" in cli.ok("run", "--name", "x", "--keep", "--", "echo logged").out
+    cli.ok("config", "ssh")
+    config = str(cli.data / "ssh" / "config")
+    theirs = subprocess.run(["ssh", "-F", config, "x", "echo theirs"], capture_output=True, check=False)
+    assert theirs.stdout == b"theirs\n", theirs.stderr
+    assert logins(ssh_host) == 1
+    masters = shared_with(ssh_host)
+    assert len(masters) == 1
+    cli.ok("down", "x", "--yes")
+    eventually(lambda: not shared_with(ssh_host))
+
+
+def shared_with(host: SshHost) -> list[int]:
+    """The processes here that keep a connection to a host open."""
+    port = f":{host.port:04X}"
+    inodes = {
+        row.split()[9]
+        for row in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if row.split()[2].endswith(port) and row.split()[3] == "01"
+    }
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            held = {str(link.readlink()) for link in (process / "fd").iterdir()}
+            if held & {f"socket:[{inode}]" for inode in inodes}:
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.needs_sshd
+def test_either_client_does_all_of_it(cli: Cli, ssh_host: SshHost) -> None:
+    configure(cli, [ssh_host])
+    cli.ok("launch", "--name", "x")
+    for client in ("builtin", "openssh", "auto"):
+        done = cli("exec", "x", "--", "cat; exit 3", stdin="in", env={"GPUCLOUD_SSH_CLIENT": client})
+        assert (done.code, done.out) == (3, "in")
+    done = cli("exec", "x", "--", "true", env={"GPUCLOUD_SSH_CLIENT": "putty"})
+    assert done.code == 2
+    assert "auto, openssh, builtin" in done.err
+    done = cli("exec", "x", "--", "true", env={"GPUCLOUD_SSH_CLIENT": "openssh", "PATH": "/nonexistent"})
+    assert "there is no ssh on this machine" in done.err
+    cli.ok("down", "x", "--yes")
 
 
 @pytest.mark.needs_sshd

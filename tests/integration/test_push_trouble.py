@@ -16,7 +16,7 @@ import pytest
 from gpucloud.errors import HostUnreachable, RemoteError, SyncFailed
 from gpucloud.model import SshAddress
 from gpucloud.remote.archive import CHUNK
-from gpucloud.remote.connection import Connection, Endpoint
+from gpucloud.remote.connection import Endpoint, connect
 from gpucloud.remote.host import Host
 from gpucloud.remote.sync import push
 from tests.harness.sshd import SshHost
@@ -168,12 +168,12 @@ def test_a_session_that_is_killed_is_told_and_the_next_push_is_complete(
     address = SshAddress(ssh_host.host, ssh_host.port, ssh_host.user)
     endpoint = Endpoint(address, ssh_host.identity, "it", ssh_host.host_key)
     assert ssh_host.home is not None
-    with Connection(endpoint, timeout_s=15) as connection:
+    with connect(endpoint, timeout_s=15) as connection:
         there = installed(connection, ssh_host.home)
         there.host.meddle = [once_there(there.work / "m", lambda: kill_children(ssh_host.pid))]
         with pytest.raises(HostUnreachable):
             push(there.host, here, "work")
-    with Connection(endpoint, timeout_s=15) as connection:
+    with connect(endpoint, timeout_s=15) as connection:
         push(Host(connection, there.root.name), here, "work")
     assert listing(there.work) == listing(here)
 

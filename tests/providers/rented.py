@@ -11,7 +11,8 @@ from typing import Any
 
 from gpucloud.model import Instance, InstanceState, Offer, Requirements, SshAddress
 from gpucloud.provider import LaunchSpec, Provider
-from gpucloud.remote.connection import Completed, Connection, Endpoint
+from gpucloud.remote.builtin import Builtin
+from gpucloud.remote.connection import Completed, Connection, Endpoint, connect
 from gpucloud.remote.keys import Identity, identity
 from gpucloud.store import new_id
 from tests.harness.waiting import eventually
@@ -38,7 +39,11 @@ class Rented:
 
     def connect(self, key: Path | None = None, pinned: str | None = None) -> Connection:
         """A connection of gpucloud's own."""
-        return Connection(Endpoint(self.address, key or self.identity.file, "it", pinned), timeout_s=15)
+        return connect(Endpoint(self.address, key or self.identity.file, "it", pinned), timeout_s=15)
+
+    def builtin(self) -> Builtin:
+        """One of the built-in client, whose channels a test may use."""
+        return Builtin(Endpoint(self.address, self.identity.file, "it"), timeout_s=15)
 
     def run(self, command: str, stdin: bytes = b"") -> Completed:
         """Run a command to its end."""

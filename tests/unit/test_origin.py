@@ -179,7 +179,7 @@ def test_who_has_another_address_than_at_the_launch_is_let_in_once(
     with openssh_host(tmp_path / "host") as host, opened(tmp_path / "books") as store:
         gate = Gate(host)
         stop(host)
-        config = load({"launch.ssh_from": address}, {}, home)
+        config = load({"launch.ssh_from": address, "ssh.persist": "0"}, {}, home)
         key = Identity(host.identity, "")
         fleet = Fleet(store, Only(config, gate), config, "me", lambda: key, lambda event: None)
         rental = rented(store, store.clusters.create("x", 1, ephemeral=False))

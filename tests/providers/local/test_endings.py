@@ -58,7 +58,7 @@ def marks(machine: Rented) -> dict[str, str]:
 def all_started(machine: Rented) -> Iterator[dict[str, str]]:
     """A process runs in each of the ways; their marks."""
     chosen = marks(machine)
-    with machine.connect() as connection, ExitStack() as channels:
+    with machine.builtin() as connection, ExitStack() as channels:
         for way, mark in chosen.items():
             channel = channels.enter_context(connection.open_channel())
             channel.exec_command(WAYS[way].format(mark))

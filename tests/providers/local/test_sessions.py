@@ -94,7 +94,7 @@ def test_a_large_output_is_exact_and_its_end_is_not_cut_off(machine: Rented) -> 
 
 
 def test_the_end_of_the_output_is_said_before_the_command_is_over(machine: Rented) -> None:
-    with machine.connect() as connection:
+    with machine.builtin() as connection:
         for command in ("echo output", "exit 1", "kill -9 $$"):
             with connection.open_channel() as channel:
                 channel.exec_command(command)
@@ -206,7 +206,7 @@ def test_one_connection_carries_many_commands_at_once(machine: Rented) -> None:
 
 
 def test_a_port_of_the_instance_is_reached_through_the_connection(machine: Rented) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, machine.connect() as connection:
+    with socket.create_server(("127.0.0.1", 0)) as server, machine.builtin() as connection:
         channel = connection._transport.open_channel(
             "direct-tcpip", server.getsockname()[:2], ("127.0.0.1", 0)
         )
@@ -221,7 +221,7 @@ def test_a_port_of_the_instance_is_reached_through_the_connection(machine: Rente
 def test_files_travel_by_sftp_relative_to_home(machine: Rented, tmp_path: Path) -> None:
     data = os.urandom(300_000)
     (tmp_path / "file").write_bytes(data)
-    with machine.connect() as connection:
+    with machine.builtin() as connection:
         sftp = paramiko.SFTPClient.from_transport(connection._transport)
         assert sftp is not None
         assert sftp.normalize(".") == machine.say("pwd -P")

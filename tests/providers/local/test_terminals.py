@@ -20,7 +20,7 @@ from tests.providers.rented import Rented, processes
 @contextmanager
 def terminal(machine: Rented, command: str, width: int = 132, height: int = 43) -> Iterator[paramiko.Channel]:
     """A command with a terminal of that size."""
-    with machine.connect() as connection:
+    with machine.builtin() as connection:
         channel = connection.open_channel()
         channel.settimeout(20)
         channel.get_pty("xterm-256color", width, height)
@@ -80,7 +80,7 @@ def test_ctrl_c_interrupts_the_command_and_ctrl_d_ends_its_input(machine: Rented
 
 
 def test_a_login_shell_starts_at_home(machine: Rented) -> None:
-    with machine.connect() as connection:
+    with machine.builtin() as connection:
         channel = connection.open_channel()
         channel.settimeout(20)
         channel.get_pty("dumb", 80, 24)
