@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench import trees
-from tests.bench.contenders import Command, Contender, Engine, Rsync, SshTar
+from tests.bench.contenders import Command, Contender, Engine, Rsync, SharedSsh, SshTar
 from tests.bench.sync_rig import Far
 
 ROUNDS: Final = int(os.environ.get("GPUCLOUD_BENCH_ROUNDS", "3"))
@@ -126,13 +126,13 @@ class Contest:
             Engine(far),
             *([Rsync(far, "-az")] if self.row.compresses else []),
         ]
-        aside = Rsync(far, shared=True) if kind is Kind.WARM else SshTar(far)
         if kind is Kind.WARM:
-            self._warm([*contenders, aside])
+            with SharedSsh(far) as ssh:
+                self._warm([*contenders, Rsync(far, through=ssh)])
         else:
-            # Who is there only for information does it once.
             turns = (each for number in range(self.rounds) for each in _turned(contenders, number))
-            for contender in [*turns, aside]:
+            # Who is there only for information does it once.
+            for contender in [*turns, SshTar(far)]:
                 (self._cold if kind is Kind.COLD else self._pull)(contender)
         return Measured(
             row=self.row,

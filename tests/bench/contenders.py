@@ -9,8 +9,8 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Final, Self
@@ -70,20 +70,39 @@ class Contender(ABC):
         shutil.rmtree(self.there, ignore_errors=True)
 
 
+class SharedSsh:
+    """An OpenSSH connection that stays open until the context ends; ``words`` begin an ``ssh`` over it."""
+
+    def __init__(self, far: Far) -> None:
+        # Sockets have short paths only.
+        self._runtime = tempfile.TemporaryDirectory(prefix="gcb")
+        self._socket = Path(self._runtime.name, "s")
+        options = ("-o", "ControlMaster=auto", "-o", "ControlPersist=10m", "-S", str(self._socket))
+        self.words = far.ssh(*options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket.exists():
+            subprocess.run([*self.words, "-O", "exit", "far"], check=True, capture_output=True)
+        self._runtime.cleanup()
+
+    def run(self, command: str) -> float:
+        """How long a command takes that must succeed."""
+        return seconds([*self.words, "far", command])
+
+
 class Rsync(Contender):
-    """``rsync -a`` over a connection of its own, or with ``shared`` over one that stays open."""
+    """``rsync -a``, or with other options, over a connection of its own, or ``through`` one that is open."""
 
     SHARED: Final = "over a ControlMaster"
 
-    def __init__(self, far: Far, options: str = "-a", *, shared: bool = False) -> None:
+    def __init__(self, far: Far, options: str = "-a", *, through: SharedSsh | None = None) -> None:
         super().__init__(far)
-        self.name = f"rsync {options} {self.SHARED}" if shared else f"rsync {options}"
+        self.name = f"rsync {options} {self.SHARED}" if through else f"rsync {options}"
         self._options = options
-        self._words, self._socket = far.ssh(), ""
-        if shared:
-            self._runtime = tempfile.TemporaryDirectory(prefix="gcb")
-            self._socket = f"{self._runtime.name}/s"
-            self._words += ["-o", "ControlMaster=auto", "-S", self._socket, "-o", "ControlPersist=10m"]
+        self._words = through.words if through else far.ssh()
 
     @property
     def there(self) -> Path:
@@ -99,18 +118,9 @@ class Rsync(Contender):
         return self._run(f"far:{self.there.name}/{name}", f"{into}/")
 
     def _run(self, *words: str) -> float:
-        return _seconds(["rsync", self._options, "-e", " ".join(map(_quoted, self._words)), *words])
-
-    def disconnect(self) -> None:
-        """End the connection that stays open."""
-        if self._socket and Path(self._socket).exists():
-            subprocess.run([*self._words, "-O", "exit", "far"], check=True, capture_output=True)
-
-    def __exit__(self, *_: object) -> None:
-        self.disconnect()
-        super().__exit__()
-        if self._socket:
-            self._runtime.cleanup()
+        # It knows quotes in the words of an ssh, but no other rules of a shell.
+        shell = " ".join(f"'{word}'" for word in self._words)
+        return seconds(["rsync", self._options, "-e", shell, *words])
 
 
 class SshTar(Contender):
@@ -144,10 +154,15 @@ class SshTar(Contender):
 class Command(Contender):
     """What a user runs: ``gpucloud push`` and ``pull``, from the start of the process to its end.
 
-    Each has an installation of its own, which has never seen the tree nor the host.
+    Each has an installation of its own, which has never seen the tree nor the host. With ``job`` the host
+    runs that, under the name `CLUSTER`.
     """
 
     name = "gpucloud"
+
+    def __init__(self, far: Far, job: str = "") -> None:
+        super().__init__(far)
+        self._job = ["--", job] if job else []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -161,7 +176,7 @@ class Command(Contender):
             self._configure()
             before = self._tokens()
             with self.far.close_by():
-                self.cli.ok("launch", "--name", CLUSTER)
+                self.cli.ok("launch", "--name", CLUSTER, *self._job)
             (self._token,) = self._tokens() - before
             stack.callback(shutil.rmtree, self._home / self._token, ignore_errors=True)
             self._stack = stack.pop_all()
@@ -186,23 +201,35 @@ class Command(Contender):
     def run(self, *words: str) -> float:
         """How long a command takes that must succeed."""
         began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", COMMAND, *words],
-            cwd=self.cli.project,
-            env=self.cli.environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-        took = time.perf_counter() - began
-        assert done.returncode == 0, done.stderr
-        last = done.stderr.splitlines()[-1]
-        assert last.startswith("peak "), "it has not told of its memory"
-        peak = int(last.removeprefix("peak "))
-        self.peak_kib = max(self.peak_kib or 0, peak)
-        return took
+        with self.started(*words) as process:
+            process.communicate(timeout=LIMIT_S)
+            return time.perf_counter() - began
+
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command with its stdout to be read; it must have succeeded when the context ends."""
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(
+                [sys.executable, "-c", COMMAND, *words],
+                cwd=self.cli.project,
+                env=self.cli.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            ) as process,
+        ):
+            try:
+                yield process
+                process.wait()
+            finally:
+                process.kill()
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")
+            assert process.returncode == 0, said
+            *_, last = said.splitlines()
+            assert last.startswith("peak "), "it has not told of its memory"
+            self.peak_kib = max(self.peak_kib or 0, int(last.removeprefix("peak ")))
 
     def disconnect(self) -> None:
         """End what stays behind of a command to be used by the next."""
@@ -279,12 +306,16 @@ class Engine(Command):
         self._process.communicate()
 
 
-def _seconds(words: Sequence[str]) -> float:
+def seconds(words: Sequence[str]) -> float:
+    """How long a program takes that must succeed."""
     began = time.perf_counter()
-    subprocess.run(words, check=True, capture_output=True, timeout=LIMIT_S)
+    # With a pipe we would also wait for the connection that it may leave open.
+    subprocess.run(
+        words,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=LIMIT_S,
+    )
     return time.perf_counter() - began
-
-
-def _quoted(word: str) -> str:
-    """A word as rsync reads it, which knows quotes but no other rules of a shell."""
-    return f"'{word}'"

@@ -1,12 +1,10 @@
 """Pushing and pulling beside rsync, side by side in one run: how it is measured is told in NOTES.md.
 
-All but one take minutes, so ``GPUCLOUD_BENCH_SYNC`` has to ask for them: ``some`` with a big file of 128 MiB,
-``full`` with 1 GiB, and a million files.
+The big file is one of 128 MiB, and in full of 1 GiB.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.bench import trees
+from tests.bench.amount import FULL, at_length, in_full
 from tests.bench.compare import COLUMNS, Contest, Kind, Measured, Row
 from tests.bench.contenders import Command, Engine, Rsync
 from tests.bench.report import Table
 from tests.bench.sync_rig import Far, far_host
 from tests.harness.timing import best_ratio
 
-AMOUNT = os.environ.get("GPUCLOUD_BENCH_SYNC", "")
-BIG = (1024 if AMOUNT == "full" else 128) * trees.MIB
+BIG = (1024 if FULL else 128) * trees.MIB
 PEAK_MIB = 80
 MANY = 1_000_000
 MANY_PEAK_MIB = 400
@@ -53,10 +51,6 @@ ROWS = {
 TABLE = Table(COLUMNS)
 
 pytestmark = [pytest.mark.needs_netns, pytest.mark.needs_rsync]
-at_length = pytest.mark.skipif(
-    AMOUNT not in {"some", "full"}, reason="GPUCLOUD_BENCH_SYNC=some or full asks for it"
-)
-in_full = pytest.mark.skipif(AMOUNT != "full", reason="GPUCLOUD_BENCH_SYNC=full asks for it")
 
 
 @pytest.fixture(scope="module")
