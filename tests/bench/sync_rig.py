@@ -34,13 +34,14 @@ QUEUE = 20_000
 class Far:
     """A host whose other side of the line is ``rtt_s`` seconds away, there and back.
 
-    ``root`` is its file system as this machine sees it, ``config`` a configuration of ssh in which it is
-    named ``far``, and its connections are all new ones.
+    ``root`` is its file system as this machine sees it, ``interface`` this machine's end of the line, and
+    ``config`` a configuration of ssh in which it is named ``far``; each connection is a new one.
     """
 
     host: SshHost
     rtt_s: float
     root: Path
+    interface: str
     config: Path
     _line: subprocess.Popen[bytes] | None = field(repr=False)
 
@@ -107,7 +108,7 @@ def far_host(rtt_ms: float, folder: Path, *, python: bool = True) -> Iterator[Fa
         machine.boot()
         host = machine.await_ssh(identity)
         assert host.home is not None
-        far = Far(host, rtt_ms / 1000, host.home.parent, _configuration(host, folder), line)
+        far = Far(host, rtt_ms / 1000, host.home.parent, interface, _configuration(host, folder), line)
         if not python:
             _without_python(far.root)
         far._delay(far.rtt_s)

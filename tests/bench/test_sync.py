@@ -14,7 +14,7 @@ import pytest
 from tests.bench import trees
 from tests.bench.amount import FULL, at_length, in_full
 from tests.bench.compare import COLUMNS, Contest, Kind, Measured, Row
-from tests.bench.contenders import Command, Engine, Rsync
+from tests.bench.contenders import Command, Contender, Engine, Rsync
 from tests.bench.report import Table
 from tests.bench.sync_rig import Far, far_host
 from tests.harness.timing import best_ratio
@@ -23,7 +23,9 @@ BIG = (1024 if FULL else 128) * trees.MIB
 PEAK_MIB = 80
 MANY = 1_000_000
 MANY_PEAK_MIB = 400
-FEW = 2_000
+FEW, FEW_COLD, FEW_WARM = 2_000, 4, 1
+"""What is always run: so many files, and ratios that leave room for a busy machine."""
+
 
 small_files = trees.small_files
 big_file = partial(trees.big_file, size=BIG)
@@ -117,13 +119,21 @@ def test_a_million_files_fit_into_memory(tmp_path: Path, capsys: pytest.CaptureF
         assert not trees.differences(tmp_path / "tree", ours.there)
 
 
-def test_a_few_files_are_not_slower_than_they_may_ever_be(tmp_path: Path) -> None:
+def test_a_few_files_are_never_much_slower(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     trees.small_files(tree, FEW)
-    with far_host(0, tmp_path / "host") as far, Engine(far) as ours, Rsync(far) as theirs:
-        cold = ours.push(tree) / theirs.push(tree)
-        warm = best_ratio(partial(ours.push, tree), partial(theirs.push, tree), 0.7, runs=3)
-        for contender in (ours, theirs):
+
+    def anew(contender: Contender) -> float:
+        with contender:
+            took = contender.push(tree)
             assert not trees.differences(tree, contender.there)
-    assert cold <= 4
-    assert warm <= 1
+            return took
+
+    with far_host(0, tmp_path / "host") as far:
+        cold = best_ratio(lambda: anew(Engine(far)), lambda: anew(Rsync(far)), FEW_COLD, runs=1)
+        with Engine(far) as ours, Rsync(far) as theirs:
+            for contender in (ours, theirs):
+                contender.push(tree)
+            warm = best_ratio(partial(ours.push, tree), partial(theirs.push, tree), FEW_WARM, runs=3)
+    assert cold <= FEW_COLD
+    assert warm <= FEW_WARM

@@ -6,6 +6,7 @@ import math
 import os
 import random
 import stat
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -121,6 +122,7 @@ def _files(root: Path) -> list[Path]:
     return sorted(file for file in root.rglob("*") if file.is_file())
 
 
+@cache
 def _corpus() -> bytes:
     """Source text: Python's own library, some 30 MB, so that few of the slices have much in common."""
     library = Path(os.__file__).parent
