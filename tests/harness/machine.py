@@ -28,14 +28,14 @@ UNSHARE = ("unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "
 # still counts in the caller's process ids. Files of /etc are changed only behind pivot_root: before it, an
 # absolute link among them would lead to the machine's own. What slows a login or leads outside is emptied.
 _BOOT = """\
-name=$1 address=$2 sshd=$3 folder=$PWD
+name=$1 address=$2 sshd=$3 size=$4 folder=$PWD
 read -r pid _ </proc/self/stat
 echo "$pid"
 read -r _
 hostname "$name"
 printf 'link set lo up\\naddr add %s/24 dev eth0\\nlink set eth0 up\\n' "$address" | ip -batch -
 mkdir disk
-mount -t tmpfs -o size=1g,mode=755 tmpfs disk
+mount -t tmpfs -o "size=$size,mode=755" tmpfs disk
 cd disk
 mkdir upper work root
 mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
@@ -47,7 +47,7 @@ mount -t proc proc /proc
 mount -t sysfs -o ro sysfs /sys
 mount --rbind /.machine/dev /dev
 mount -t devpts -o newinstance,ptmxmode=0666,gid=5,mode=620 devpts /dev/pts
-for private in /tmp /run /root /dev/shm; do mount -t tmpfs -o size=1g,mode=1777 tmpfs "$private"; done
+for private in /tmp /run /root /dev/shm; do mount -t tmpfs -o "size=$size,mode=1777" tmpfs "$private"; done
 chmod 755 /run
 chmod 700 /root
 mkdir -m 755 /run/sshd
@@ -67,10 +67,14 @@ exec env -i PATH="$PATH" HOME=/root "$sshd" -D -e </dev/null >/dev/null
 
 
 class Machine:
-    """A host on its way to being one: `launched`, `namespaces`, (wire its network), `boot`, `await_ssh`."""
+    """A host on its way to being one: `launched`, `namespaces`, (wire its network), `boot`, `await_ssh`.
 
-    def __init__(self, name: str, address: str, folder: Path) -> None:
+    ``disk`` is the size of each of its disks, which are in memory, as mount has it.
+    """
+
+    def __init__(self, name: str, address: str, folder: Path, *, disk: str = "1g") -> None:
         self.name = name
+        self._disk = disk
         self.address = address
         self._folder = folder.absolute()
         self._log = self._folder / "host.log"
@@ -89,7 +93,7 @@ class Machine:
         (etc / "hosts").write_text("".join(f"{address} {name}\n" for name, address in known.items()))
         (etc / "authorized_keys").write_text(f"{authorized}\n")
         (etc / "sshd_config").write_text(f"{common_settings()}Subsystem sftp internal-sftp\n")
-        boot = ["sh", "-euc", _BOOT, "boot", self.name, self.address, str(find_sshd())]
+        boot = ["sh", "-euc", _BOOT, "boot", self.name, self.address, str(find_sshd()), self._disk]
         with self._log.open("wb") as log:
             self._launcher = subprocess.Popen(
                 [*dying_with_us(), *UNSHARE, *boot],

@@ -47,6 +47,11 @@ def lack_of_busybox() -> str | None:
     return None
 
 
+def lack_of_rsync() -> str | None:
+    """Why nothing can be compared with rsync here; ``None`` when it can."""
+    return None if shutil.which("rsync", path=SYSTEM_PATH) else "no rsync on this machine (Debian: rsync)"
+
+
 def lack_of_netns() -> str | None:
     """Why no namespaced hosts can be started here; ``None`` when they can. Leaves nothing behind."""
     if sys.platform != "linux":
@@ -81,6 +86,7 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "sshd": cache(lack_of_sshd),
     "netns": cache(lack_of_netns),
     "busybox": cache(lack_of_busybox),
+    "rsync": cache(lack_of_rsync),
 }
 """By name; the marker of a need is ``needs_`` and its name. Each looks at the machine once."""
 

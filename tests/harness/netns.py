@@ -26,10 +26,13 @@ from tests.harness.sshd import START_DEADLINE_S, SYSTEM_PATH, HarnessError, SshH
 
 MAX_HOSTS = 250
 _RANGE = IPv4Network("10.128.0.0/10")
-_CLIENT_NUMBER = 254
+CLIENT_NUMBER = 254
+"""The last part of this machine's address in a block."""
 _ROUTES = Path("/proc/net/route")
 _TUNSETIFF = 0x400454CA
-_IFF_TUN, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x8000
+_IFF_TUN, _IFF_NO_PI, _IFF_TUN_EXCL, _IFF_VNET_HDR = 0x0001, 0x1000, 0x8000, 0x4000
+_TUNSETOFFLOAD = 0x400454D0
+_TUN_F_CSUM, _TUN_F_TSO4 = 0x01, 0x02
 
 
 class Network:
@@ -119,20 +122,20 @@ def namespace_hosts(count: int, *, rtt_ms: float = 0, folder: Path) -> Iterator[
     identity = folder.absolute() / "identity"
     authorized = generate_key(identity)
     with ExitStack() as stack, ExitStack() as devices:
-        interface, block, client = _claim_block()
+        interface, block, client = claim_block()
         devices.callback(os.close, client)
         names = {f"host{number}": str(block[number]) for number in range(1, count + 1)}
         machines = {name: Machine(name, address, folder / name) for name, address in names.items()}
         for machine in machines.values():
             stack.enter_context(machine.launched(authorized, names))
-        wiring = [f"addr add {block[_CLIENT_NUMBER]}/24 dev {interface}", f"link set {interface} up"]
+        wiring = [f"addr add {block[CLIENT_NUMBER]}/24 dev {interface}", f"link set {interface} up"]
         ends = {}
         for machine in machines.values():
             end = f"{interface}{machine.name}"
             ends[machine.address] = open_tun(end)
             devices.callback(os.close, ends[machine.address])
             wiring.append(f"link set {end} netns {machine.namespaces()} name eth0")
-        _ip(wiring)
+        ip(wiring)
         link = _Link(client, ends)
         stack.callback(link.close)
         # From here on only the link holds the devices, so they go when it goes.
@@ -146,23 +149,33 @@ def namespace_hosts(count: int, *, rtt_ms: float = 0, folder: Path) -> Iterator[
         yield network
 
 
-def open_tun(name: str) -> int:
+def open_tun(name: str, *, uncut: bool = False) -> int:
     """A descriptor, for which reads do not wait, of a new TUN device; the device goes when it is closed.
+
+    With ``uncut`` the kernel leaves it to the device to cut streams into packets and to compute checksums:
+    each read gives up to 64 KiB behind a ``struct virtio_net_hdr``, and a write takes the same.
 
     Raises:
         OSError: ``EBUSY`` when the name is taken.
     """
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     try:
-        request = struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL)
-        fcntl.ioctl(device, _TUNSETIFF, request)
+        flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL | (_IFF_VNET_HDR if uncut else 0)
+        fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+        if uncut:
+            fcntl.ioctl(device, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4)
     except OSError:
         os.close(device)
         raise
     return device
 
 
-def _claim_block() -> tuple[str, IPv4Network, int]:
+def claim_block(*, uncut: bool = False) -> tuple[str, IPv4Network, int]:
+    """A network of 254 addresses that nobody uses: the name of its TUN device, its block, and the device.
+
+    Raises:
+        HarnessError: when there is none.
+    """
     # The device's name stands for the block, so that the kernel grants each block to one process only.
     blocks = list(_RANGE.subnets(new_prefix=24))
     used = _routed()
@@ -171,7 +184,7 @@ def _claim_block() -> tuple[str, IPv4Network, int]:
         if any(blocks[number].overlaps(route) for route in used):
             continue
         try:
-            return f"gcl{number}", blocks[number], open_tun(f"gcl{number}")
+            return f"gcl{number}", blocks[number], open_tun(f"gcl{number}", uncut=uncut)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
@@ -190,7 +203,8 @@ def _routed() -> list[IPv4Network]:
     return routes
 
 
-def _ip(commands: list[str]) -> None:
+def ip(commands: list[str]) -> None:
+    """Run commands of ``ip``, one after the other. Raises ``HarnessError`` with what it says of one."""
     done = subprocess.run(
         ["ip", "-batch", "-"],
         check=False,
