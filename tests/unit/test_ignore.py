@@ -217,10 +217,8 @@ def test_the_git_folder_is_never_sent(tmp_path: Path) -> None:
 
 def test_git_is_told_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git, told, excludes = tmp_path / "bin" / "git", tmp_path / "told", tmp_path / "excludes"
-    write(
-        tmp_path,
-        {"bin/git": f'#!/bin/sh\nenv >"{told}"\nprintf "%s\\0" "$GIT_CONFIG_EXCLUDES"\n', "excludes": "b\n"},
-    )
+    answer = 'printf "core.excludesfile\\n%s\\0" "$GIT_CONFIG_EXCLUDES"\n'
+    write(tmp_path, {"bin/git": f'#!/bin/sh\nenv >"{told}"\n{answer}', "excludes": "b\n"})
     git.chmod(0o755)
     monkeypatch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("GIT_CONFIG_EXCLUDES", str(excludes))
