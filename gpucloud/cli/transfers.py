@@ -87,10 +87,10 @@ class Meter:
         """Bytes a second; ``None`` while it is too early to tell."""
         moment = self._clock()
         self._forget(moment)
-        since = max(self._told[0][0], moment - RECENT_S)
         if moment - self._begun < SETTLED_S:
             return None
-        return (self.now.bytes - self._told[0][1]) / (moment - since)
+        since, size = self._told[0]
+        return (self.now.bytes - size) / (moment - since)
 
     @property
     def left_s(self) -> float | None:
@@ -101,23 +101,20 @@ class Meter:
         left = max(0, total - self.now.bytes) / rate
         return left if left < LONGEST.total_seconds() else None
 
-    @property
-    def text(self) -> str:
-        """All of it in a line; what is not known is a dash."""
+    def text(self, room: int) -> str:
+        """All of it in a line, or, where that has no room, what matters most; what is not known is a dash."""
         now, rate, left = self.now, self.rate, self.left_s
-        parts = [_files(now)]
-        if now.bytes or now.bytes_total:
-            of = "" if now.bytes_total is None else f" of {format_bytes(now.bytes_total)}"
-            parts.insert(0, format_bytes(now.bytes) + of)
-            parts.append(f"{'-' if rate is None else format_bytes(round(rate))}/s")
-            parts.append(f"{'-' if left is None else format_duration(timedelta(seconds=left))} left")
-        return "  ".join(parts)
-
-
-def _files(progress: Progress) -> str:
-    if progress.files_total is None:
-        return format_count(progress.files, "file")
-    return f"{progress.files} of {format_count(progress.files_total, 'file')}"
+        files = format_count(now.files, "file")
+        if now.files_total is not None:
+            files = f"{now.files} of {format_count(now.files_total, 'file')}"
+        if not (now.bytes or now.bytes_total):
+            return files
+        size = format_bytes(now.bytes)
+        total = "" if now.bytes_total is None else f" of {format_bytes(now.bytes_total)}"
+        speed = f"{'-' if rate is None else format_bytes(round(rate))}/s"
+        time_left = f"{'-' if left is None else format_duration(timedelta(seconds=left))} left"
+        whole = f"{size}{total}  {files}  {speed}  {time_left}"
+        return whole if len(whole) <= room else f"{size}{total}  {time_left}"
 
 
 class _Lines:
@@ -246,17 +243,19 @@ class _Live:
         if size is None:
             return
         with self._lock:
-            lines = [
-                f"{label:{self._width}}  {m.now.phase:<9}  {m.text}" for label, m in self._meters.items()
-            ]
-            room = max(1, size.lines - 1)
-            if len(lines) > room:
-                hidden = len(lines) - room + 1
-                lines = [*lines[: room - 1], f"and {format_count(hidden, 'more node')}"]
+            lines = [self._line(label, meter, size.columns - 1) for label, meter in self._meters.items()]
+            most = max(1, size.lines - 1)
+            if len(lines) > most:
+                hidden = len(lines) - most + 1
+                lines = [*lines[: most - 1], f"and {format_count(hidden, 'more node')}"]
             erased = self._erased()
             # A line that fills the terminal would be two.
             self._drawn = [line[: size.columns - 1] for line in lines]
             out.draw(erased + "\n".join(self._drawn))
+
+    def _line(self, label: str, meter: Meter, room: int) -> str:
+        head = f"{label:{self._width}}  {meter.now.phase:<9}  "
+        return head + meter.text(room - len(head))
 
     def _erased(self) -> str:
         """What goes back over the last frame; a terminal that became narrower has wrapped its lines."""

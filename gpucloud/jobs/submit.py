@@ -73,7 +73,7 @@ def _send(contacts: Contacts, source: str, target: str, options: SendOptions) ->
             )
 
         answers = run_all({rank: partial(to, rank) for rank in contacts.ranks})
-    done = {rank: answer for rank, answer in answers.items() if not isinstance(answer, BaseException)}
+    done = {rank: sent for rank, sent in sorted(answers.items()) if not isinstance(sent, BaseException)}
     for rank, sent in done.items():
         node = f"{labels[rank]}: " if len(labels) > 1 else ""
         tell(Event("pushed", f"{node}{_summary(sent)}{where}"))
@@ -82,7 +82,8 @@ def _send(contacts: Contacts, source: str, target: str, options: SendOptions) ->
     # The first failure is raised; of the others a word is enough.
     for error in [answer for answer in answers.values() if isinstance(answer, GpucloudError)][1:]:
         tell(Event("warning", f"{error.message}: {error.why}"))
-    return results(answers)
+    results(answers)
+    return done
 
 
 def preview(folder: str, options: SendOptions, tell: Callable[[Event], object]) -> Tree:

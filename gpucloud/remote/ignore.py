@@ -26,6 +26,9 @@ _GIT_TIMEOUT_S: Final = 5
 _GIT_READS: Final = ("PATH", "HOME", "XDG_CONFIG_HOME", "LD_LIBRARY_PATH", "GIT_DIR", "GIT_EXEC_PATH")
 """With ``GIT_CONFIG...`` all of the environment that git's configuration depends on."""
 
+_OF_A_REPOSITORY: Final = ("HEAD", "objects", "refs")
+"""Without these in it a folder named ``.git`` means nothing to git."""
+
 _ELSEWHERE: Final = b"gitdir: "
 """Begins a file in the place of ``.git`` that says where that is."""
 
@@ -95,8 +98,10 @@ class IgnoreRules:
         above = tuple(_Layer(layer.base + step, layer.rules, layer.whose) for layer in self._layers)
         own = _own(folder, fold=self._fold)
         if _git_folder(folder):
-            above = tuple(layer for layer in above if layer.whose is not _Whose.GITS)
             own += _loaded(_info_exclude(Path(folder)), _Whose.GITS, fold=self._fold)
+            own += tuple(layer for layer in above if layer.whose is _Whose.OURS)
+            # These are relative to the root of whatever repository it is.
+            above = tuple(_Layer("", o.rules, o.whose) for o in self._layers if o.whose is _Whose.USERS)
         return type(self)(own + above, fold=self._fold)
 
     def excludes(self, name: str, *, folder: bool) -> bool:
@@ -185,7 +190,8 @@ def _git_folder(folder: str | Path) -> Path | None:
             if not head.startswith(_ELSEWHERE):
                 return None
             return git.parent / os.fsdecode(head.removeprefix(_ELSEWHERE).strip())
-        return git if stat.S_ISDIR(mode) and (git / "HEAD").exists() else None
+        whole = stat.S_ISDIR(mode) and all((git / part).exists() for part in _OF_A_REPOSITORY)
+        return git if whole else None
     except (OSError, ValueError):
         return None
 
