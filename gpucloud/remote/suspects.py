@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ LARGEST: Final = 65_536
 """No file of keys and tokens is larger; what is, is not read."""
 
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\APuTTY-User-Key-File")
-_VALUE = rb"""\s*[=:]\s*["']?(?!ENC\[|your|xxx|changeme)[^\s"'$<{#]"""
+_VALUE = rb"""[ \t]*[=:][ \t]*["']?(?!ENC\[|your|xxx|changeme)[^\s"'$<{#]"""
 _ASSIGNED = re.compile(rb"(?im)^\s*(?:export\s+)?[a-z_][\w.]*" + _VALUE)
 _SECRET_ASSIGNED = re.compile(
     rb"""(?im)(?:secret|token|passw(?:or)?d|api[_-]?key|access[_-]?key|_auth)[\w-]*["']?""" + _VALUE
@@ -122,9 +122,18 @@ _KINDS: Final = (
     ),
     _Kind("a file of secrets", None, names=(".pgpass", ".htpasswd", ".dockercfg")),
 )
-_NAMES: Final = frozenset(name for kind in _KINDS for name in kind.names)
-_SUFFIXES: Final = frozenset(suffix for kind in _KINDS for suffix in kind.suffixes)
-_PREFIXES: Final = tuple(prefix for kind in _KINDS for prefix in kind.prefixes)
+
+
+def _by(field: str) -> dict[str, tuple[_Kind, ...]]:
+    """The kinds that each of their names, suffixes or prefixes may mean."""
+    words = {word for kind in _KINDS for word in getattr(kind, field)}
+    return {word: tuple(kind for kind in _KINDS if word in getattr(kind, field)) for word in words}
+
+
+_NAMES: Final = _by("names")
+_SUFFIXES: Final = _by("suffixes")
+_PREFIXES: Final = _by("prefixes")
+_BEGINNINGS: Final = tuple(_PREFIXES)
 
 
 def suspects(root: Path, tree: Tree) -> list[Suspect]:
@@ -133,22 +142,22 @@ def suspects(root: Path, tree: Tree) -> list[Suspect]:
     for entry in tree.entries:
         # So much is done for every file of every push: three look-ups, and nothing is read.
         name = entry.path[entry.path.rfind("/") + 1 :].lower()
-        if not (name in _NAMES or name[name.rfind(".") :] in _SUFFIXES or name.startswith(_PREFIXES)):
+        kinds = _NAMES.get(name, ()) + _SUFFIXES.get(name[name.rfind(".") :], ())
+        if name.startswith(_BEGINNINGS):
+            kinds += tuple(kind for word in _BEGINNINGS if name.startswith(word) for kind in _PREFIXES[word])
+        if not kinds or entry.kind is not EntryKind.FILE or not entry.size:
             continue
-        if entry.kind is EntryKind.FILE and entry.size:
-            kinds = _kinds(name, entry.path.lower().split("/")[-2:-1])
-            if what := _judged(root / entry.path, entry.size, kinds):
-                found.append(Suspect(entry.path, what))
+        folder = entry.path.lower().rpartition("/")[0].rpartition("/")[2]
+        likely = [kind for kind in kinds if _may_be(kind, name, folder)]
+        if likely and (what := _judged(root / entry.path, entry.size, likely)):
+            found.append(Suspect(entry.path, what))
     return found
 
 
-def _kinds(name: str, folder: list[str]) -> Iterator[_Kind]:
-    """What a file may be by its name and the folder that it is in."""
-    for kind in _KINDS:
-        named = name in kind.names or name.endswith(kind.suffixes) or name.startswith(kind.prefixes)
-        fits = kind.like is None or kind.like.search(name)
-        if named and fits and (not kind.folders or {*folder} & {*kind.folders}):
-            yield kind
+def _may_be(kind: _Kind, name: str, folder: str) -> bool:
+    return (kind.like is None or bool(kind.like.search(name))) and (
+        not kind.folders or folder in kind.folders
+    )
 
 
 def _judged(path: Path, size: int, kinds: Iterable[_Kind]) -> str:
