@@ -57,6 +57,10 @@ class _Kind:
     folders: tuple[str, ...] = ()
     like: re.Pattern[str] | None = None
 
+    def is_in(self, path: str) -> bool:
+        """Whether the folder of a file is one of those."""
+        return not self.folders or path.lower().rpartition("/")[0].rpartition("/")[2] in self.folders
+
 
 _KINDS: Final = (
     _Kind(
@@ -133,31 +137,30 @@ def _by(field: str) -> dict[str, tuple[_Kind, ...]]:
 _NAMES: Final = _by("names")
 _SUFFIXES: Final = _by("suffixes")
 _PREFIXES: Final = _by("prefixes")
-_BEGINNINGS: Final = tuple(_PREFIXES)
+_STARTS: Final = frozenset(word[:3] for word in _PREFIXES)
+_ENDS: Final = frozenset(word[-4:] for word in (*_NAMES, *_SUFFIXES))
 
 
 def suspects(root: Path, tree: Tree) -> list[Suspect]:
     """Name the files of ``tree``, a scan of ``root``, that look as if they held secrets."""
     found = []
     for entry in tree.entries:
-        # So much is done for every file of every push: three look-ups, and nothing is read.
+        # So much is done for every file of every push, and nearly all of them are innocent by then.
         name = entry.path[entry.path.rfind("/") + 1 :].lower()
-        kinds = _NAMES.get(name, ()) + _SUFFIXES.get(name[name.rfind(".") :], ())
-        if name.startswith(_BEGINNINGS):
-            kinds += tuple(kind for word in _BEGINNINGS if name.startswith(word) for kind in _PREFIXES[word])
-        if not kinds or entry.kind is not EntryKind.FILE or not entry.size:
+        if name[-4:] not in _ENDS and name[:3] not in _STARTS:
             continue
-        folder = entry.path.lower().rpartition("/")[0].rpartition("/")[2]
-        likely = [kind for kind in kinds if _may_be(kind, name, folder)]
-        if likely and (what := _judged(root / entry.path, entry.size, likely)):
+        kinds = _kinds(name, entry.path) if entry.kind is EntryKind.FILE and entry.size else ()
+        if kinds and (what := _judged(root / entry.path, entry.size, kinds)):
             found.append(Suspect(entry.path, what))
     return found
 
 
-def _may_be(kind: _Kind, name: str, folder: str) -> bool:
-    return (kind.like is None or bool(kind.like.search(name))) and (
-        not kind.folders or folder in kind.folders
-    )
+def _kinds(name: str, path: str) -> list[_Kind]:
+    """What a file may be by its name, in small letters, and by the folder that it is in."""
+    kinds = _NAMES.get(name, ()) + _SUFFIXES.get(name[name.rfind(".") :], ())
+    if name[:3] in _STARTS:
+        kinds += tuple(kind for word in _PREFIXES if name.startswith(word) for kind in _PREFIXES[word])
+    return [kind for kind in kinds if kind.like is None or kind.like.search(name) if kind.is_in(path)]
 
 
 def _judged(path: Path, size: int, kinds: Iterable[_Kind]) -> str:
