@@ -34,6 +34,7 @@ def config(flags: Mapping[str, str] | None = None) -> Config:
 
 def fleet(flags: Mapping[str, str] | None = None, *, data_dir: Path | None = None) -> Fleet:
     """All that acts on providers and books, which are in ``data_dir`` instead of the usual place if given."""
+    from gpucloud.cli.transfers import view
     from gpucloud.fleet import Fleet
     from gpucloud.registry import Registry
     from gpucloud.store import Store
@@ -48,6 +49,7 @@ def fleet(flags: Mapping[str, str] | None = None, *, data_dir: Path | None = Non
         owner=owner(settings.data_dir),
         identity=cache(lambda: _identity(settings)),
         tell=out.event,
+        view=view,
     )
 
 

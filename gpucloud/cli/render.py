@@ -10,8 +10,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -37,12 +37,13 @@ GAP: Final = 2
 class Output:
     """How this command writes. ``json``: one document on stdout, also for a failure.
 
-    ``explain``: HTTP calls are shown.
+    ``explain``: HTTP calls are shown. What is shown live on stderr steps ``aside`` for each line there.
     """
 
     json: bool = False
     debug: bool = False
     explain: bool = False
+    aside: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def document(self, schema: str, **fields: Any) -> None:
         """Write the one JSON document of a command: ``gpucloud.SCHEMA/1``."""
@@ -119,13 +120,31 @@ class Output:
     def note(self, text: str) -> None:
         """Tell the person something, on stderr, where no secret belongs."""
         text = scrub(text)
-        with suppress(BrokenPipeError):
+        with self.aside, suppress(BrokenPipeError):
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
 
     def flush(self) -> None:
         """Send what was written on its way."""
         sys.stdout.flush()
+
+    @property
+    def live(self) -> os.terminal_size | None:
+        """How large the terminal of stderr is, if lines on it can be taken back."""
+        if self.json or os.environ.get("TERM", "dumb") == "dumb" or not sys.stderr.isatty():
+            return None
+        try:
+            size = os.get_terminal_size(sys.stderr.fileno())
+        except OSError:
+            return None
+        # A serial line does not know how large the terminal at its end is.
+        return size if size.columns and size.lines else None
+
+    def draw(self, frame: str) -> None:
+        """Write what moves on the terminal of stderr, which may be gone."""
+        with suppress(OSError):
+            sys.stderr.write(frame)
+            sys.stderr.flush()
 
     def event(self, event: Event) -> None:
         """Tell of a step while something goes on."""

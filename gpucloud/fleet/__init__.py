@@ -10,6 +10,7 @@ from gpucloud.config import Config
 from gpucloud.model import Event, Rental
 from gpucloud.provider import Provider
 from gpucloud.registry import Registry
+from gpucloud.remote.progress import Viewer, unviewed
 from gpucloud.store import Store
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 class Fleet:
     """What every act on the fleet needs. ``owner`` marks the instances of this installation.
 
-    ``tell`` takes each event worth a line while something goes on. ``admitted`` are the instances, by token,
-    to which SSH was opened anew for the address that this computer has now.
+    ``tell`` takes each event worth a line while something goes on; ``view`` shows how far transfers have
+    come. ``admitted`` are the instances, by token, to which SSH was opened anew for the address that this
+    computer has now.
     """
 
     store: Store
@@ -33,6 +35,7 @@ class Fleet:
     identity: Callable[[], Identity]
     tell: Callable[[Event], None]
     admitted: set[str] = field(default_factory=set)
+    view: Viewer = unviewed
 
     def provider(self, rental: Rental) -> Provider:
         """The provider of a rental."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from gpucloud.errors import GpucloudError, OutputsNotVerified
-from gpucloud.fleet.contact import Contacts
+from gpucloud.fleet.contact import Contacts, node_label
 from gpucloud.model import Event, Job, utcnow
 from gpucloud.quantities import format_bytes, format_count
 from gpucloud.remote.sync import Pulled, pull
@@ -23,12 +23,17 @@ def pull_home(
     patterns: Sequence[str],
     into: Path,
     *,
+    rank: int = 0,
     newer_than: datetime | None = None,
     beside: str = "",
 ) -> Pulled:
-    """Pull files from the first machine as ``sync.pull`` does, and enter what that costs, if it is known."""
-    pulled = pull(contacts.host(0), patterns, into, newer_than=newer_than, beside=beside)
-    rental = contacts.cluster.rentals[0]
+    """Pull files from one machine as ``sync.pull`` does, and enter what that costs, if it is known."""
+    label = node_label(contacts.cluster, rank)
+    with contacts.fleet.view([label]) as watchers:
+        pulled = pull(
+            contacts.host(rank), patterns, into, newer_than=newer_than, beside=beside, watch=watchers[label]
+        )
+    rental = contacts.cluster.rentals[rank]
     price = rental.tariff.egress_usd_per_gib
     if price and pulled.size:
         usd = price * pulled.size / GIB

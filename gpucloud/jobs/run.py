@@ -21,7 +21,7 @@ from gpucloud.fleet.plan import LaunchRequest, Plan, plan
 from gpucloud.fleet.reconcile import refresh
 from gpucloud.jobs.logs import follow, note, over_limit
 from gpucloud.jobs.outputs import collect
-from gpucloud.jobs.submit import begin, cancel, on_host_id, send, submit
+from gpucloud.jobs.submit import SendOptions, begin, cancel, on_host_id, send, submit
 from gpucloud.model import Cluster, Event, Job, JobSpec, JobState
 from gpucloud.remote.host import JobStatus
 
@@ -97,7 +97,8 @@ def _attempts(
     for restarts_left in range(options.restarts, -1, -1):
         try:
             with Contacts(fleet, cluster) as contacts:
-                send(contacts, spec, restore=job is not None)
+                # What was brought home of the job before is where it goes on from.
+                send(contacts, spec, SendOptions(extra=spec.outputs if job else ()))
                 job = begin(contacts, spec, job) if job else submit(contacts, spec)
                 return _complete(contacts, job, sink)
         except (Interrupted, HostUnreachable) as error:

@@ -2,54 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
 
 from gpucloud import redact
 from gpucloud.errors import GpucloudError
-from gpucloud.fleet.contact import Contacts
+from gpucloud.fleet.contact import Contacts, node_label
 from gpucloud.jobs.script import scripts
+from gpucloud.jobs.warn import of_changing, of_skipped, of_tree
 from gpucloud.model import Event, Job, JobSpec, JobState, utcnow
 from gpucloud.parallel import results, run_all
 from gpucloud.quantities import format_bytes, format_count
 from gpucloud.remote.host import JobStatus
 from gpucloud.remote.sync import Pushed, push
+from gpucloud.remote.tree import Tree, scan
+
+T = TypeVar("T")
 
 WORK = "work"
 """The working directory on the host, below our folder there."""
 
 
-def send(contacts: Contacts, spec: JobSpec, *, restore: bool = False) -> list[Pushed]:
-    """Push the working directory and the mounts to every node; ``restore`` sends the outputs along.
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How to push.
 
-    Returns what was pushed to the first node, one for each folder.
+    What matches the globs ``extra`` is sent even if it is ignored, and ``.git`` with ``git``. With ``verify``
+    what was sent before is compared by checksum.
+    """
+
+    extra: tuple[str, ...] = ()
+    git: bool = False
+    verify: bool = False
+
+
+def send(contacts: Contacts, spec: JobSpec, options: SendOptions = SendOptions()) -> list[dict[int, Pushed]]:
+    """Push the working directory and the mounts to every node at once.
+
+    Returns for each folder what was pushed to each node, by rank.
 
     Raises:
-        SyncFailed: when not all of it could be brought over.
+        SyncFailed: when not all of it could be brought over; every other node was still served.
     """
     trees = [(spec.workdir, WORK)] if spec.workdir else []
     trees += [(mount.source, _mounted(mount.target)) for mount in spec.mounts]
-    extra = spec.outputs if restore else ()
-    done = []
-    for source, target in trees:
-        pushes = {rank: partial(_push, contacts, rank, source, target, extra) for rank in contacts.ranks}
-        sent = results(run_all(pushes))[0]
-        where = "" if target == WORK else f" to {target}"
-        summary = f"{format_count(sent.files, 'file')}, {format_bytes(sent.size)}{where}"
-        if sent.removed:
-            summary += f"; {sent.removed} that vanished here were deleted there"
-        contacts.fleet.tell(Event("pushed", summary))
-        for path, reason in sent.skipped:
-            contacts.fleet.tell(Event("warning", f"{path} was left out: {reason}"))
-        for path in sent.changing:
-            warning = f"{path} changed while it was read; push again when it is still"
-            contacts.fleet.tell(Event("warning", warning))
-        done.append(sent)
+    return [_send(contacts, source, target, options) for source, target in trees]
+
+
+def _send(contacts: Contacts, source: str, target: str, options: SendOptions) -> dict[int, Pushed]:
+    """Push one folder or file to every node and tell what came of it."""
+    tell, where = contacts.fleet.tell, "" if target == WORK else f" to {target}"
+    tree = _once(partial(preview, source, options, tell)) if Path(source).is_dir() else None
+    labels = {rank: node_label(contacts.cluster, rank) for rank in contacts.ranks}
+    with contacts.fleet.view(list(labels.values())) as watchers:
+
+        def to(rank: int) -> Pushed:
+            return push(
+                contacts.host(rank),
+                source,
+                target,
+                extra=options.extra,
+                verify=options.verify,
+                git=options.git,
+                tree=tree,
+                watch=watchers[labels[rank]],
+            )
+
+        answers = run_all({rank: partial(to, rank) for rank in contacts.ranks})
+    done = {rank: sent for rank, sent in sorted(answers.items()) if not isinstance(sent, BaseException)}
+    for rank, sent in done.items():
+        node = f"{labels[rank]}: " if len(labels) > 1 else ""
+        tell(Event("pushed", f"{node}{_summary(sent)}{where}"))
+    of_skipped(tell, dict.fromkeys(item for sent in done.values() for item in sent.skipped))
+    of_changing(tell, dict.fromkeys(path for sent in done.values() for path in sent.changing))
+    # The first failure is raised; of the others a word is enough.
+    for error in [answer for answer in answers.values() if isinstance(answer, GpucloudError)][1:]:
+        tell(Event("warning", f"{error.message}: {error.why}"))
+    results(answers)
     return done
 
 
-def _push(contacts: Contacts, rank: int, source: str, target: str, extra: Sequence[str]) -> Pushed:
-    return push(contacts.host(rank), source, target, extra=extra)
+def preview(folder: str, options: SendOptions, tell: Callable[[Event], object]) -> Tree:
+    """What an empty host would be sent; what should not be sent unnoticed is told."""
+    tree = scan(Path(folder), extra=options.extra, git=options.git)
+    of_tree(tell, folder, tree, options.extra)
+    return tree
+
+
+def _once(do: Callable[[], T]) -> Callable[[], T]:
+    """The same, done by whoever calls first; the others wait for what comes of it."""
+    lock = Lock()
+    known: list[T] = []
+
+    def first() -> T:
+        with lock:
+            if not known:
+                known.append(do())
+            return known[0]
+
+    return first
+
+
+def _summary(sent: Pushed) -> str:
+    summary = f"{format_count(sent.files, 'file')}, {format_bytes(sent.size)}"
+    if sent.removed:
+        summary += f"; {sent.removed} that vanished here were deleted there"
+    return summary
 
 
 def submit(contacts: Contacts, spec: JobSpec) -> Job:

@@ -7,14 +7,16 @@ import os
 import re
 import shutil
 import stat
-import string
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Final, Self
 
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
 from gpucloud.errors import SyncFailed
+from gpucloud.remote.rules import compiled
 
 GIT_FOLDER: Final = ".git"
 GITIGNORE: Final = ".gitignore"
@@ -24,32 +26,28 @@ _GIT_TIMEOUT_S: Final = 5
 _GIT_READS: Final = ("PATH", "HOME", "XDG_CONFIG_HOME", "LD_LIBRARY_PATH", "GIT_DIR", "GIT_EXEC_PATH")
 """With ``GIT_CONFIG...`` all of the environment that git's configuration depends on."""
 
-_BOM: Final = b"\xef\xbb\xbf"
-_LONGEST_LINE: Final = 65_536
-"""No path is as long; a longer line is not a rule but a file that is no text."""
+_OF_A_REPOSITORY: Final = ("HEAD", "objects", "refs")
+"""Without these in it a folder named ``.git`` means nothing to git."""
 
-_HELD: Final = 0xE000
-"""First of the characters that stand for a piece of regex while pathspec reads a line; no byte is one."""
+_ELSEWHERE: Final = b"gitdir: "
+"""Begins a file in the place of ``.git`` that says where that is."""
 
-_TOKEN = re.compile(r"\\(?P<escaped>.)|(?P<bracket>\[)|(?P<plain>[^\\])", re.DOTALL)
-_INERT = re.compile(r"[\w*?/.]", re.ASCII)
-_ITEM = re.compile(r"\[:(?P<named>[^\]]*):\]|\\(?P<escaped>.)|(?P<plain>[^\\])", re.DOTALL)
-_RANGE_END = re.compile(r"\\(?P<escaped>.)|(?P<plain>[^\\\]])", re.DOTALL)
-_GLUED_STARS = re.compile(r"(?P<literal>[^*?\[\\]*[^*?\[\\/])\*{2,}(?:/\*{2,})*(?P<slash>/|\Z)")
-_NAMED_CLASSES: Final = {
-    "alnum": string.ascii_letters + string.digits,
-    "alpha": string.ascii_letters,
-    "blank": " \t",
-    "cntrl": "".join(map(chr, [*range(1, 32), 127])),
-    "digit": string.digits,
-    "graph": string.ascii_letters + string.digits + string.punctuation,
-    "lower": string.ascii_lowercase,
-    "print": string.ascii_letters + string.digits + string.punctuation + " ",
-    "punct": string.punctuation,
-    "space": " \t\n\r",
-    "upper": string.ascii_uppercase,
-    "xdigit": string.hexdigits,
-}
+
+class _Whose(Enum):
+    """Where rules come from, which decides where they end."""
+
+    OURS = "a .gpucloudignore"
+    GITS = "a repository"
+    USERS = "the user's configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The rules of one file, and the path from its folder to the one that is looked at."""
+
+    base: str
+    rules: re.Pattern[str]
+    whose: _Whose
 
 
 class IgnoreRules:
@@ -58,16 +56,18 @@ class IgnoreRules:
     They come from the ignore files of this folder and of those above it up to the root of the enclosing
     repository, from that repository's ``info/exclude`` and from the user's global excludes file. As in git a
     deeper file wins over a shallower one and a later line over an earlier one. ``.gpucloudignore`` wins over
-    the ``.gitignore`` beside it.
+    the ``.gitignore`` beside it. In a repository inside another, as a submodule is, git asks only the rules
+    of the inner one; a ``.gpucloudignore`` outside goes on to count.
 
     The caller walks top-down and does not enter what is excluded: that is why nothing below an excluded
     folder can be included again. The root of the walk itself is never excluded: somebody named it.
     """
 
-    __slots__ = ("_layers",)
+    __slots__ = ("_fold", "_layers")
 
-    def __init__(self, layers: tuple[tuple[str, re.Pattern[str]], ...]) -> None:
+    def __init__(self, layers: tuple[_Layer, ...], *, fold: bool = False) -> None:
         self._layers = layers
+        self._fold = fold
 
     @classmethod
     def at(cls, root: Path) -> Self:
@@ -77,13 +77,12 @@ class IgnoreRules:
             SyncFailed: when an ignore file is there but cannot be read.
         """
         root = root.resolve()
-        repository = next((up for up in (root, *root.parents) if (up / GIT_FOLDER).exists()), None)
+        repository = next((up for up in (root, *root.parents) if _git_folder(up)), None)
         base = repository or root
-        rules = cls(())
-        for path in (_global_excludes(base), _info_exclude(repository)):
-            if path and (loaded := _load(path, follow=True)):
-                rules = cls((("", loaded), *rules._layers))
-        rules = cls(_own_layers(base) + rules._layers)
+        excludes, fold = _configured(base)
+        users = _loaded(excludes, _Whose.USERS, fold=fold)
+        exclude = _info_exclude(repository) if repository else None
+        rules = cls(_own(base, fold=fold) + _loaded(exclude, _Whose.GITS, fold=fold) + users, fold=fold)
         for name in root.relative_to(base).parts:
             base /= name
             rules = rules.inside(name, base)
@@ -96,28 +95,64 @@ class IgnoreRules:
             SyncFailed: when an ignore file is there but cannot be read.
         """
         step = _bytewise(name) + "/"
-        above = tuple((base + step, layer) for base, layer in self._layers)
-        return type(self)(_own_layers(folder) + above)
+        above = tuple(_Layer(layer.base + step, layer.rules, layer.whose) for layer in self._layers)
+        own = _own(folder, fold=self._fold)
+        if _git_folder(folder):
+            own += _loaded(_info_exclude(Path(folder)), _Whose.GITS, fold=self._fold)
+            own += tuple(layer for layer in above if layer.whose is _Whose.OURS)
+            # These are relative to the root of whatever repository it is.
+            above = tuple(_Layer("", o.rules, o.whose) for o in self._layers if o.whose is _Whose.USERS)
+        return type(self)(own + above, fold=self._fold)
 
     def excludes(self, name: str, *, folder: bool) -> bool:
         """Tell whether the entry ``name`` of this folder is left out; a symlink to a folder is no folder."""
-        if name == GIT_FOLDER:
-            return True
+        return name == GIT_FOLDER or self._verdict(name, folder=folder) is True
+
+    def includes(self, name: str) -> bool:
+        """Tell whether the last rule for the file ``name`` is one that includes it again."""
+        return self._verdict(name, folder=False) is False
+
+    def _verdict(self, name: str, *, folder: bool) -> bool | None:
+        """Whether an entry is excluded by the rule that counts; ``None`` when there is none for it."""
         last = _bytewise(name) + "/" if folder else _bytewise(name)
-        for base, layer in self._layers:
-            if match := layer.fullmatch(base + last):
+        for layer in self._layers:
+            if match := layer.rules.fullmatch(layer.base + last):
                 return match.lastindex is None
-        return False
+        return None
 
 
-def _own_layers(folder: str | Path) -> tuple[tuple[str, re.Pattern[str]], ...]:
+def included(root: Path, paths: Iterable[str]) -> set[str]:
+    """Those files below ``root`` for which somebody wrote a rule that includes them.
+
+    Raises:
+        SyncFailed: when an ignore file cannot be read.
+    """
+    found: set[str] = set()
+    rules: IgnoreRules | None = None
+    for path in paths:
+        inner = rules = rules or IgnoreRules.at(root)
+        *folders, name = path.split("/")
+        place = root
+        for folder in folders:
+            place /= folder
+            inner = inner.inside(folder, place)
+        if inner.includes(name):
+            found.add(path)
+    return found
+
+
+def _own(folder: str | Path, *, fold: bool) -> tuple[_Layer, ...]:
     folder = os.fspath(folder)
-    ours = _load(f"{folder}/{GPUCLOUDIGNORE}", follow=True)
-    gits = _load(f"{folder}/{GITIGNORE}", follow=False)
-    return tuple(("", layer) for layer in (ours, gits) if layer)
+    ours = _loaded(f"{folder}/{GPUCLOUDIGNORE}", _Whose.OURS, fold=fold)
+    return ours + _loaded(f"{folder}/{GITIGNORE}", _Whose.GITS, fold=fold, follow=False)
 
 
-def _load(path: str | Path, *, follow: bool) -> re.Pattern[str] | None:
+def _loaded(path: str | Path | None, whose: _Whose, *, fold: bool, follow: bool = True) -> tuple[_Layer, ...]:
+    rules = _load(path, fold=fold, follow=follow) if path else None
+    return (_Layer("", rules, whose),) if rules else ()
+
+
+def _load(path: str | Path, *, fold: bool, follow: bool) -> re.Pattern[str] | None:
     """Read and compile one file of rules; ``None`` when there is none, or no rule in it.
 
     Git does not follow a ``.gitignore`` that is a symlink, so neither do we.
@@ -130,7 +165,7 @@ def _load(path: str | Path, *, follow: bool) -> re.Pattern[str] | None:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
             with open(descriptor, "rb", closefd=False) as file:
-                return _compile(file.read())
+                return compiled(file.read(), fold=fold)
         finally:
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
@@ -145,14 +180,28 @@ def _load(path: str | Path, *, follow: bool) -> re.Pattern[str] | None:
         ) from error
 
 
-def _info_exclude(repository: Path | None) -> Path | None:
-    """Find ``info/exclude``, which the work trees of one repository share."""
-    if repository is None:
-        return None
-    git = repository / GIT_FOLDER
+def _git_folder(folder: str | Path) -> Path | None:
+    """Where git keeps its own files of the repository whose root ``folder`` is; ``None`` when it is none."""
+    git = Path(os.fspath(folder)) / GIT_FOLDER
     try:
-        if git.is_file():
-            git = repository / os.fsdecode(git.read_bytes().removeprefix(b"gitdir:").strip())
+        mode = git.stat().st_mode
+        if stat.S_ISREG(mode):
+            head = git.read_bytes()
+            if not head.startswith(_ELSEWHERE):
+                return None
+            return git.parent / os.fsdecode(head.removeprefix(_ELSEWHERE).strip())
+        whole = stat.S_ISDIR(mode) and all((git / part).exists() for part in _OF_A_REPOSITORY)
+        return git if whole else None
+    except (OSError, ValueError):
+        return None
+
+
+def _info_exclude(repository: Path) -> Path | None:
+    """Find ``info/exclude``, which the work trees of one repository share."""
+    git = _git_folder(repository)
+    if git is None:
+        return None
+    try:
         common = git / "commondir"
         if common.is_file():
             git = git / os.fsdecode(common.read_bytes().strip())
@@ -161,139 +210,37 @@ def _info_exclude(repository: Path | None) -> Path | None:
     return git / "info" / "exclude"
 
 
-def _global_excludes(base: Path) -> Path | None:
-    """Find the user's own excludes file: what git is configured to use, else git's default."""
+def _configured(base: Path) -> tuple[Path | None, bool]:
+    """The user's own excludes file and whether case counts for nothing: as git is told, or by itself."""
+    settings: dict[str, str | None] = {}
     if git := shutil.which("git"):
-        command = [git, "config", "-z", "--path", "--get", "core.excludesFile"]
+        command = [git, "config", "-z", "--get-regexp", r"^core\.(excludesfile|ignorecase)$"]
         # Keys and job secrets are none of its business.
         environ = {n: v for n, v in os.environ.items() if n in _GIT_READS or n.startswith("GIT_CONFIG")}
-        try:
+        with suppress(OSError, subprocess.SubprocessError):
             asked = subprocess.run(
                 command, cwd=base, env=environ, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
             )
-        except (OSError, subprocess.SubprocessError):
-            pass
-        else:
-            if asked.returncode == 0:
-                path = os.fsdecode(asked.stdout.removesuffix(b"\0"))
-                return base / path if path else None
+            for item in os.fsdecode(asked.stdout).split("\0"):
+                name, newline, value = item.partition("\n")
+                settings[name] = value if newline else None
+    fold = _true(settings.get("core.ignorecase", ""))
+    if "core.excludesfile" in settings:
+        path = settings["core.excludesfile"]
+        return (base / Path(path).expanduser() if path else None), fold
     if config := os.environ.get("XDG_CONFIG_HOME"):
-        return Path(config) / "git" / "ignore"
+        return Path(config) / "git" / "ignore", fold
     home = os.environ.get("HOME")
-    return Path(home) / ".config" / "git" / "ignore" if home else None
+    return (Path(home) / ".config" / "git" / "ignore" if home else None), fold
+
+
+def _true(value: str | None) -> bool:
+    """What git takes for true; a name without a value (``None``) is."""
+    if value is None or value.lower() in {"true", "yes", "on"}:
+        return True
+    return value.lstrip("+-").rstrip("kmgKMG").isdecimal() and not re.fullmatch(r"[+-]?0+[kmg]?", value, re.I)
 
 
 def _bytewise(name: str) -> str:
     """Spell a name with one character per byte, as git matches: its ``?`` is one byte, not one letter."""
     return name if name.isascii() else os.fsencode(name).decode("latin-1")
-
-
-def _compile(data: bytes) -> re.Pattern[str] | None:
-    """Turn a file of rules into one regex for whole paths, relative to its folder; folders end in a slash.
-
-    The last rule is tried first, as it wins. A match that has a group is one that includes again.
-    """
-    alternatives = []
-    for line in data.removeprefix(_BOM).decode("latin-1").split("\n"):
-        if line.startswith("#") or len(line) > _LONGEST_LINE:
-            continue
-        if rule := _translate(_trim(line)):
-            regex, includes_again = rule
-            alternatives.append(f"(?:{regex}){'()' if includes_again else ''}")
-    return re.compile("|".join(reversed(alternatives)), re.DOTALL) if alternatives else None
-
-
-def _trim(line: str) -> str:
-    """Cut what git cuts from the end of a line: one carriage return, and spaces that are not escaped."""
-    line = line.removesuffix("\r").partition("\0")[0]
-    trimmed = line.rstrip(" ")
-    escaped = (len(trimmed) - len(trimmed.rstrip("\\"))) % 2
-    return line[: len(trimmed) + escaped]
-
-
-def _translate(line: str) -> tuple[str, bool] | None:
-    """Turn one rule into a regex and whether it includes again; ``None`` when it can never match.
-
-    pathspec knows anchoring, ``**`` and folders-only. It differs from git in brackets, escapes, white space,
-    and in that its regexes also match everything *below* a match. So it is handed only what both read
-    alike, with placeholders for the rest.
-    """
-    includes_again = line.startswith("!")
-    pattern = line.removeprefix("!")
-    folders_only = pattern.endswith("/")
-    pattern = pattern.removesuffix("/")
-    if not pattern:
-        return None
-    anchored = "/" in pattern
-    held: list[str] = []
-    glob = _hold(pattern.removeprefix("/"), anchored, held)
-    if glob is None:
-        return None
-    regex, _ = GitIgnoreSpecPattern.pattern_to_regex("/" * anchored + glob + "/" * folders_only)
-    if regex is None:
-        return None
-    # pathspec names the group that marks a folder; names may not repeat in the joined regex.
-    regex = re.sub(r"\(\?P<\w+>", "(?:", regex)
-    return "".join(held[ord(c) - _HELD] if ord(c) >= _HELD else c for c in regex), includes_again
-
-
-def _hold(pattern: str, anchored: bool, held: list[str]) -> str | None:
-    """Replace by placeholders what pathspec would read in another way than git, and append it to ``held``."""
-
-    def hold(regex: str) -> str:
-        held.append(regex)
-        return chr(_HELD + len(held) - 1)
-
-    # Git cuts off the literal start before it matches, and so takes the stars of a**/b for a whole segment.
-    glued = _GLUED_STARS.match(pattern) if anchored else None
-    glob, at = "", 0
-    while at < len(pattern):
-        if glued and at == glued.end("literal"):
-            glob += hold("(?:.*/)?" if glued["slash"] else ".*")
-            at = glued.end()
-            continue
-        token = _TOKEN.match(pattern, at)
-        if token is None:
-            return None
-        at = token.end()
-        if token["bracket"]:
-            bracket = _bracket(pattern, at)
-            if bracket is None:
-                return None
-            regex, at = bracket
-            glob += hold(regex)
-        elif token["escaped"] == "/" or (token["plain"] and _INERT.match(token["plain"])):
-            glob += token[0][-1]
-        else:
-            glob += hold(re.escape(token[0][-1]))
-    glob = re.sub(r"\*{2,}", "**", glob)
-    something = hold("[^/]+")
-    glob = re.sub(r"(?<![^/])\*(?![^/])", something, glob)
-    # a/** is what lies below a, not a itself.
-    return re.sub(r"(?<![^/])\*\*\Z", f"**/{something}", glob)
-
-
-def _bracket(pattern: str, start: int) -> tuple[str, int] | None:
-    """Read the bracket expression after ``[``: its regex and where it ends; ``None`` if it is broken."""
-    negated = pattern[start : start + 1] in {"!", "^"}
-    first = at = start + negated
-    members: set[int] = set()
-    previous = ""
-    while item := _ITEM.match(pattern, at):
-        if item["plain"] == "]" and at > first:
-            members = (set(range(1, 256)) - members if negated else members) - {ord("/")}
-            listed = "".join(f"\\x{member:02x}" for member in sorted(members))
-            return (f"[{listed}]" if listed else r"(?!)"), item.end()
-        at = item.end()
-        if item["named"] is not None:
-            if item["named"] not in _NAMED_CLASSES:
-                return None
-            members.update(map(ord, _NAMED_CLASSES[item["named"]]))
-            previous = ""
-        elif item["plain"] == "-" and previous and (end := _RANGE_END.match(pattern, at)):
-            members.update(range(ord(previous), ord(end["escaped"] or end["plain"]) + 1))
-            at, previous = end.end(), ""
-        else:
-            previous = item["escaped"] or item["plain"]
-            members.add(ord(previous))
-    return None

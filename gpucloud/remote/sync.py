@@ -9,7 +9,8 @@ import posixpath
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,8 @@ from typing import Final
 from gpucloud.errors import SyncFailed, UsageError
 from gpucloud.remote.archive import write_tar
 from gpucloud.remote.host import Host
+from gpucloud.remote.ignore import GIT_FOLDER
+from gpucloud.remote.progress import TELL_S, Phase, Progress, Watcher, unwatched
 from gpucloud.remote.streams import Reader, Writer
 from gpucloud.remote.tree import Entry, EntryKind, Manifest, Tree, changes, matches, scan, unseen
 from gpucloud.remote.unpack import LINK, stays_inside, unpack
@@ -52,12 +55,24 @@ class Pulled:
     refused: tuple[str, ...]
 
 
-def push(host: Host, source: str | Path, target: str, *, extra: Sequence[str] = ()) -> Pushed:
+def push(
+    host: Host,
+    source: str | Path,
+    target: str,
+    *,
+    extra: Sequence[str] = (),
+    verify: bool = False,
+    git: bool = False,
+    tree: Callable[[], Tree] | None = None,
+    watch: Watcher = unwatched,
+) -> Pushed:
     """Make ``target`` on the host what ``source``, a folder or a file, is here.
 
     Only what differs from the last push is sent, and only what an earlier push brought is deleted, once it
     has vanished here: not what the ignore rules leave out by now, nor what cannot be read at the moment.
-    Files that match ``extra`` are sent even when the rules leave them out.
+    Files that match ``extra`` are sent even when the rules leave them out, and ``.git`` with ``git``. With
+    ``verify`` what was sent earlier is compared by checksum with what is on the host now. ``tree`` gives the
+    scan of the folder, for whoever pushes it to several hosts.
 
     Raises:
         SyncFailed: when ``source`` cannot be read or ``target`` not be written.
@@ -65,7 +80,10 @@ def push(host: Host, source: str | Path, target: str, *, extra: Sequence[str] = 
     root = Path(source)
     key = hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     if root.is_dir():
-        return _push_tree(host, key, root, target, scan(root, extra=extra))
+        watch(Progress(Phase.COMPARING))
+        scanned = tree() if tree else scan(root, extra=extra, git=git)
+        watch(Progress(Phase.COMPARING, scanned.files, 0, scanned.files))
+        return _push_tree(host, key, root, target, scanned, verify=verify, git=git, watch=watch)
     with tempfile.TemporaryDirectory(prefix="gpucloud-") as folder:
         # A single file is a folder with nothing else in it, where it has the name that it gets.
         place = PurePosixPath(target)
@@ -77,13 +95,24 @@ def push(host: Host, source: str | Path, target: str, *, extra: Sequence[str] = 
                 why=error.strerror or str(error),
                 hint="give the path of a file or folder that exists and that you may read",
             ) from error
-        return _push_tree(host, key, Path(folder), f"{place.parent}/", scan(Path(folder), rules=False))
+        single = scan(Path(folder), rules=False)
+        return _push_tree(
+            host, key, Path(folder), f"{place.parent}/", single, verify=verify, git=False, watch=watch
+        )
 
 
-def _push_tree(host: Host, key: str, root: Path, target: str, tree: Tree) -> Pushed:
+def _push_tree(
+    host: Host, key: str, root: Path, target: str, tree: Tree, *, verify: bool, git: bool, watch: Watcher
+) -> Pushed:
     """Bring a folder up to date; ``key`` names on the host what an earlier push of it sent."""
     sent = Manifest.decode(host.sent(key))
+    if verify:
+        watch(Progress(Phase.VERIFYING))
+        sent = _as_sent(host, root, target, sent)
+        watch(Progress(Phase.VERIFYING, len(sent), 0, len(sent)))
     hidden = unseen(root, tree, sent.values())
+    if git:
+        hidden = {path for path in hidden if GIT_FOLDER not in path.split("/")}
     todo = changes({path: entry for path, entry in sent.items() if path not in hidden}, tree)
     removals = [*todo.remove_files, *(f"{name}/" for name in todo.remove_folders)]
     if not todo.send and not removals:
@@ -95,7 +124,10 @@ def _push_tree(host: Host, key: str, root: Path, target: str, tree: Tree) -> Pus
     if removals:
         host.remove(target, removals)
     if todo.send:
-        there |= _send(host, root, target, todo.send)
+        files, size = Tree(todo.send).files, Tree(todo.send).size
+        watch(Progress(Phase.SENDING, 0, 0, files, size))
+        there |= _send(host, root, target, todo.send, watch)
+        watch(Progress(Phase.SENDING, files, size, files, size))
     host.keep(key, Manifest.encode(there.values()))
     return Pushed(
         files=sum(entry.kind is EntryKind.FILE for entry in todo.send),
@@ -111,7 +143,22 @@ def _unsure(entry: Entry) -> Entry:
     return replace(entry, mtime_ns=-1, mode=-1)
 
 
-def _send(host: Host, root: Path, target: str, entries: Sequence[Entry]) -> dict[str, Entry]:
+def _as_sent(host: Host, root: Path, target: str, sent: dict[str, Entry]) -> dict[str, Entry]:
+    """Mark as unsure what does not have on the host the checksum that it has here."""
+    if not f"{target}/".startswith("work/"):
+        return {path: _unsure(entry) for path, entry in sent.items()}
+    below = target.rstrip("/").removeprefix("work").removeprefix("/")
+    names = {posixpath.join(below, p): p for p, e in sent.items() if e.kind is not EntryKind.FOLDER}
+    now = {names[name]: digest for name, digest in _digests(host, list(names)).items()}
+    return {
+        path: entry
+        if entry.kind is EntryKind.FOLDER or now.get(path) == _digest_here(root / path)
+        else _unsure(entry)
+        for path, entry in sent.items()
+    }
+
+
+def _send(host: Host, root: Path, target: str, entries: Sequence[Entry], watch: Watcher) -> dict[str, Entry]:
     """Send entries, and again those that changed meanwhile; returns what then is on the host."""
     there = {}
     pending = list(entries)
@@ -119,7 +166,7 @@ def _send(host: Host, root: Path, target: str, entries: Sequence[Entry]) -> dict
         changed: set[str] = set()
 
         def write(out: Writer, batch: list[Entry] = pending, changed: set[str] = changed) -> None:
-            changed.update(write_tar(root, batch, out))
+            changed.update(write_tar(root, _told(batch, watch), out))
 
         host.receive(target, write)
         there.update({e.path: _unsure(e) if e.path in changed else e for e in pending})
@@ -129,8 +176,26 @@ def _send(host: Host, root: Path, target: str, entries: Sequence[Entry]) -> dict
     return there
 
 
+def _told(batch: Sequence[Entry], watch: Watcher) -> Iterator[Entry]:
+    """The same entries, while it is told which of them have gone."""
+    tree, done, files, told = Tree(tuple(batch)), 0, 0, time.monotonic()
+    total, size = tree.files, tree.size
+    for entry in batch:
+        yield entry
+        done, files = done + entry.size, files + (entry.kind is EntryKind.FILE)
+        if time.monotonic() - told >= TELL_S:
+            told = time.monotonic()
+            watch(Progress(Phase.SENDING, files, done, total, size))
+
+
 def pull(
-    host: Host, patterns: Sequence[str], into: Path, *, newer_than: datetime | None = None, beside: str = ""
+    host: Host,
+    patterns: Sequence[str],
+    into: Path,
+    *,
+    newer_than: datetime | None = None,
+    beside: str = "",
+    watch: Watcher = unwatched,
 ) -> Pulled:
     """Bring what matches ``patterns`` in the host's working directory to the same places below ``into``.
 
@@ -144,10 +209,15 @@ def pull(
         SyncFailed: when the host cannot tell, or sends what was not asked for.
     """
     wanted = [_pattern(pattern) for pattern in patterns]
+    watch(Progress(Phase.COMPARING))
     digests = _found(host, wanted)
     refused = {name for name, digest in digests.items() if not _harmless(name, digest)}
     expected = {name: digest for name, digest in digests.items() if name not in refused}
     files = {name: into / name for name in expected if _digest_here(into / name) == expected[name]}
+    watch(Progress(Phase.COMPARING, len(expected), 0, len(expected)))
+    if coming := len(expected) - len(files):
+        watch(Progress(Phase.RECEIVING, files_total=coming))
+    here = set(files)
     for _ in range(ATTEMPTS):
         rest = {name: digest for name, digest in expected.items() if name not in files}
         if not rest:
@@ -164,6 +234,9 @@ def pull(
         expected = {
             name: now.get(name, expected[name]) for name in expected if name in now or name not in left
         }
+    if coming:
+        size = sum(path.lstat().st_size for name, path in files.items() if name not in here)
+        watch(Progress(Phase.RECEIVING, len(files) - len(here), size, coming, size))
     return Pulled(
         files=files,
         size=sum(path.lstat().st_size for path in files.values()),
@@ -218,11 +291,6 @@ def _covered(target: str, digests: Mapping[str, str]) -> bool:
 
 def _harmless(name: str, digest: str) -> bool:
     return not digest.startswith(LINK) or stays_inside(name, digest.removeprefix(LINK))
-
-
-def preview(source: str | Path) -> Tree:
-    """What a push of a folder would send to an empty host."""
-    return scan(Path(source))
 
 
 def _digests(host: Host, names: Sequence[str]) -> dict[str, str]:

@@ -89,12 +89,12 @@ class Changes:
     remove_folders: tuple[str, ...]
 
 
-def scan(root: Path, *, rules: bool = True, extra: Sequence[str] = ()) -> Tree:
+def scan(root: Path, *, rules: bool = True, extra: Sequence[str] = (), git: bool = False) -> Tree:
     """List the tree below ``root`` without following symlinks; what vanishes meanwhile is left out.
 
     ``rules`` leaves out what the ignore files exclude. ``extra`` are globs (``*``, ``?``, ``[]``, ``**``)
     relative to ``root`` of what is taken all the same; one that names a folder takes all that is in it.
-    ``.git`` is never part of the tree.
+    ``.git`` is part of the tree only with ``git``, and then all of it.
 
     Raises:
         SyncFailed: when ``root`` is no folder or cannot be listed, or an ignore file cannot be read.
@@ -107,7 +107,7 @@ def scan(root: Path, *, rules: bool = True, extra: Sequence[str] = ()) -> Tree:
             why=error.strerror or str(error),
             hint="give the path of a folder that exists and that you may read",
         ) from error
-    scanner = _Scanner(extra)
+    scanner = _Scanner(extra, git=git)
     scanner.walk(os.fspath(root), IgnoreRules.at(root) if rules else None)
     return Tree(tuple(sorted(scanner.entries, key=lambda entry: entry.path)), tuple(sorted(scanner.skipped)))
 
@@ -125,7 +125,8 @@ class _Folder:
 class _Scanner:
     """One walk. An excluded folder is entered only when an extra may be in it, and kept only when one is."""
 
-    def __init__(self, extra: Sequence[str]) -> None:
+    def __init__(self, extra: Sequence[str], *, git: bool) -> None:
+        self._git = git
         self.entries: list[Entry] = []
         self.skipped: list[tuple[str, str]] = []
         self._extra = [PurePosixPath(glob).parts for glob in extra]
@@ -152,11 +153,13 @@ class _Scanner:
                     self.skipped.append((folder.prefix + item.name, _UNREADABLE))
 
     def _visit(self, item: os.DirEntry[str], folder: _Folder, pending: list[_Folder]) -> None:
+        rules = folder.rules
         if item.name == GIT_FOLDER:
-            return
+            if not self._git or folder.excluded:
+                return
+            rules = None
         path = folder.prefix + item.name
         is_folder = item.is_dir(follow_symlinks=False)
-        rules = folder.rules
         wanted: bool | None = True
         if folder.excluded or (rules and rules.excludes(item.name, folder=is_folder)):
             rules, wanted = None, self._wanted(path)

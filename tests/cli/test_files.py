@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpucloud.remote.progress import Phase
 from tests.harness.cli import Cli, Finished, installation
 
 
@@ -23,7 +24,8 @@ def on_host(cli: Cli) -> set[str]:
 
 
 def three_lines(done: Finished) -> list[str]:
-    lines = done.err.splitlines()
+    phases = {phase.value for phase in Phase}
+    lines = [line for line in done.err.splitlines() if line.split()[0] not in phases]
     assert len(lines) == 3, done.err
     assert done.out == ""
     return lines
@@ -59,7 +61,9 @@ def test_a_push_of_another_folder_takes_the_place_of_the_last_and_spares_results
     document = cli.ok("push", "--workdir", "two", "--json").json
     assert document == {
         "schema": "gpucloud.push/1",
-        "pushed": [{"files": 2, "bytes": 12, "removed": 1}],
+        "pushed": [
+            {"rank": 0, "node": "x", "files": 2, "bytes": 12, "removed": 1, "changing": [], "skipped": []}
+        ],
         "failures": [],
     }
     assert on_host(cli) == {"./b", "./both", "./result"}

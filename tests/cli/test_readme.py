@@ -11,9 +11,11 @@ import pexpect
 import pytest
 
 from tests.harness.cli import Cli
+from tests.harness.screen import shown
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+UNWRAPPED = 10_000
+"""Lines are compared as they were written, not as a terminal breaks them."""
 
 
 def block(name: str) -> str:
@@ -61,10 +63,10 @@ def test_the_session_of_the_readme_is_what_happens(cli: Cli, tmp_path: Path) -> 
             timeout=60,
             dimensions=(50, 110),
         )
-        shown = ANSI.sub("", process.read()).replace("\r\n", "\n")
+        seen = shown(process.read(), UNWRAPPED)
         process.close()
-        assert process.exitstatus == 0, f"{command}: {shown}"
-        assert matches(wanted, shown), f"$ {command}\n{shown}\n--- wanted ---\n{wanted}"
+        assert process.exitstatus == 0, f"{command}: {seen}"
+        assert matches(wanted, seen), f"$ {command}\n{seen}\n--- wanted ---\n{wanted}"
 
 
 @pytest.mark.parametrize("name", ["main job", "tests"])

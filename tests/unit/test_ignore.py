@@ -19,12 +19,14 @@ needs_git = pytest.mark.skipif(GIT is None, reason="git is not installed, and it
 # fmt: off
 NAMES = [
     "a", "b", "ab", "abc", "A", "a b", "é", "aé", "#a", "!a", "a.b", "a]", "[a]", "*", "a\nb", "-", "\\",
+    "B", "aB", "É", os.fsdecode(b"\xff"), os.fsdecode(b"a\xff"),
 ]
 WORDS = [
     *"abcA/*?!#-]^.: \t\r\\é", "**", "/**", "**/", "**/**", "***", "\\#", "\\!", "\\*", "\\[", "\\\\", "\\ ",
     "[ab]", "[!a]", "[^b]", "[a-c]", "[c-a]", "[]a]", "[!]a]", "[a-]", "[-a]", "[\\]a]", "[a\\-c]", "[a", "[",
     "[é]", "[[a]", "[a/b]", "[!/]", "[&&a]", "[[:alpha:]]", "[![:upper:]]", "[[:space:]]", "[[:punct:]x]",
-    "[[:bad:]]", "[[:alpha]",
+    "[[:bad:]]", "[[:alpha]", "[A]", "[!A]", "[A-C]", "[!a-z]", "[[:lower:]]", "[[:digit:]_-]", "\\A", "B",
+    os.fsdecode(b"\xff"), os.fsdecode(b"[\xff]"), os.fsdecode(b"[\x80-\xff]"), "\ufeff",
 ]
 # fmt: on
 
@@ -84,37 +86,60 @@ def ignored_by_git(root: Path, paths: list[str]) -> set[str]:
     return {path for source, pattern, path in verdicts if source and not pattern.startswith("!")}
 
 
+def left_out_by_git(root: Path) -> set[str]:
+    """What git leaves out; of a repository inside this one git has to be asked there."""
+    inner = [path.parent for path in root.rglob(".git") if path.parent != root]
+    inner = [path for path in inner if not any(other in path.parents for other in inner)]
+    ours = [p for p in everything(root) if not any(i in (root / p).parents for i in inner)]
+    theirs = ignored_by_git(root, ours)
+    for path in inner:
+        name = str(path.relative_to(root))
+        below = everything(path) if name in theirs else left_out_by_git(path)
+        theirs |= {f"{name}/{entry}" for entry in below}
+    return theirs
+
+
 trees = st.sets(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(tuple), min_size=1, max_size=12)
 lines = st.one_of(
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map("".join),
     st.lists(st.sampled_from([*NAMES[:8], "*", "**", "?"]), min_size=1, max_size=4).map("/".join),
-    st.text("ab[]!^-\\:*?/ #é", max_size=8),
+    st.text("ab[]!^-\\:*?/ #éAB", max_size=8),
     st.sampled_from(NAMES),
 )
 starts, ends = st.sampled_from(["", "", "!", "/"]), st.sampled_from(["", "", "/", "/**", " ", "/*"])
 # In **\/b git wants at least one folder for the stars, and we do not: nobody escapes a slash.
 rules = st.tuples(starts, lines, ends).map("".join).filter(lambda line: "**\\/" not in line)
-rules_files = st.lists(rules, max_size=6).map("\n".join)
+rules_files = st.builds(
+    lambda start, end, lines: os.fsencode(start + end.join(lines)),
+    st.sampled_from(["", "", "\ufeff"]),
+    st.sampled_from(["\n", "\n", "\r\n"]),
+    st.lists(rules, max_size=6),
+)
+FOLDERS = ["a", "b", "a/b", "ab"]
 
 
 @needs_git
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     tree=trees,
     in_root=rules_files,
-    in_folder=st.dictionaries(st.sampled_from(["a", "b", "a/b", "ab"]), rules_files, max_size=2),
+    in_folder=st.dictionaries(st.sampled_from(FOLDERS), rules_files, max_size=2),
     info_exclude=rules_files,
     global_excludes=rules_files,
-    repository=st.sampled_from(["", "a", "a/b"]),
+    inner=st.dictionaries(st.sampled_from(FOLDERS), rules_files, max_size=1),
+    ignore_case=st.booleans(),
+    pushed=st.sampled_from(["", "a", "a/b"]),
 )
 def test_rules_are_those_of_git(
     home: Path,
     tree: set[tuple[str, ...]],
-    in_root: str,
-    in_folder: dict[str, str],
-    info_exclude: str,
-    global_excludes: str,
-    repository: str,
+    in_root: bytes,
+    in_folder: dict[str, bytes],
+    info_exclude: bytes,
+    global_excludes: bytes,
+    inner: dict[str, bytes],
+    ignore_case: bool,
+    pushed: str,
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -126,20 +151,22 @@ def test_rules_are_those_of_git(
                 target.write_bytes(b"")
         for folder, text in {"": in_root, **in_folder}.items():
             if (root / folder).is_dir():
-                (root / folder / ".gitignore").write_text(text, newline="")
-        (root / ".git" / "info" / "exclude").write_text(info_exclude, newline="")
+                (root / folder / ".gitignore").write_bytes(text)
+        for folder, text in {"": info_exclude, **inner}.items():
+            if (root / folder).is_dir():
+                if folder:
+                    make_repository(root / folder)
+                (root / folder / ".git" / "info" / "exclude").write_bytes(text)
         excludes = home / ".config" / "git" / "ignore"
         excludes.parent.mkdir(parents=True, exist_ok=True)
-        excludes.write_text(global_excludes, newline="")
-        theirs = ignored_by_git(root, everything(root))
+        excludes.write_bytes(global_excludes)
+        (home / ".gitconfig").write_text(f"[core]\n\tignoreCase = {ignore_case}\n")
+        theirs = left_out_by_git(root)
         assert left_out(root) == theirs
 
-        pushed = root / repository
-        if repository and pushed.is_dir() and repository not in theirs:
-            below = {
-                path.removeprefix(repository + "/") for path in theirs if path.startswith(repository + "/")
-            }
-            assert left_out(pushed) == below
+        if pushed and (root / pushed).is_dir() and pushed not in theirs:
+            below = {path.removeprefix(pushed + "/") for path in theirs if path.startswith(pushed + "/")}
+            assert left_out(root / pushed) == below
 
 
 CORNERS = r"""
@@ -217,10 +244,8 @@ def test_the_git_folder_is_never_sent(tmp_path: Path) -> None:
 
 def test_git_is_told_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git, told, excludes = tmp_path / "bin" / "git", tmp_path / "told", tmp_path / "excludes"
-    write(
-        tmp_path,
-        {"bin/git": f'#!/bin/sh\nenv >"{told}"\nprintf "%s\\0" "$GIT_CONFIG_EXCLUDES"\n', "excludes": "b\n"},
-    )
+    answer = 'printf "core.excludesfile\\n%s\\0" "$GIT_CONFIG_EXCLUDES"\n'
+    write(tmp_path, {"bin/git": f'#!/bin/sh\nenv >"{told}"\n{answer}', "excludes": "b\n"})
     git.chmod(0o755)
     monkeypatch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("GIT_CONFIG_EXCLUDES", str(excludes))
