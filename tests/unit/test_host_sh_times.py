@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_the_times_are_thinned_by_their_age_and_never_grow_without_end(host: Hos
     assert set(kept) <= set(noted)
     assert kept[0] == noted[0]
     assert len(kept) < 8000
-    for (earlier, _), (later, _) in zip(kept, kept[1:], strict=False):
+    for (earlier, _), (later, _) in pairwise(kept):
         assert later - earlier <= max(2, (now - earlier) / 900 + 1)
 
 
