@@ -539,10 +539,14 @@ read_log() {
   tail -c "+$(($2 + 1))" "$log"
 }
 
-# times ID: at what times the log had which length, and what both are now.
+# times ID: at what times the log had which length, and last what both are now. What has come since the last
+# note was written just now, but only while somebody takes notes.
 log_times() {
   log_of "$1"
-  cat "$ROOT/jobs/$1/times" && echo "$(now) $(length)"
+  latest="$(now) $(length)"
+  cat "$ROOT/jobs/$1/times" || return
+  ! alive "$ROOT/jobs/$1/supervisor" || echo "$latest"
+  echo "$latest"
 }
 
 # last ID LINES: where the last lines begin, and how many these are, as there may be fewer.
