@@ -47,8 +47,8 @@ def test_what_any_readers_wrote_is_there_and_nothing_else(
         assert fresh.size == len(replayed(fresh))
         for part in fresh.parts():
             assert part.file.read_bytes() == LOG[part.begin : part.end]
-    for reader in readers:
-        reader.__exit__()
+    for copy in readers:
+        copy.__exit__()
 
 
 def test_a_part_that_another_has_as_well_goes_and_its_writer_goes_on(tmp_path: Path) -> None:

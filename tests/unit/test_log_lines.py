@@ -29,7 +29,8 @@ def written(pieces: list[Piece], *, ranks: int = 2, times: bool = False, termina
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300)))
 def test_lines_are_the_same_in_whatever_pieces_they_come(data: bytes, cuts: list[int]) -> None:
-    splitter, found, begin = Splitter(), [], 0
+    splitter, begin = Splitter(), 0
+    found: list[Line] = []
     for cut in [*sorted(cuts), len(data)]:
         if cut > begin:
             found += splitter.feed(piece(data[begin:cut], begin))
