@@ -29,7 +29,7 @@ HOMES: Final = {
     "push": "files",
     "pull": "files",
     "jobs": "jobs",
-    "logs": "jobs",
+    "logs": "logs",
     "cancel": "jobs",
     "ps": "clusters",
     "budget": "budget",

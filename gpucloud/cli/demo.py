@@ -67,7 +67,8 @@ def _play(place: Path) -> None:
         out.note(line)
     spec = JobSpec(run="sh train.sh", workdir=str(project), outputs=("checkpoint", "result.txt"), name="demo")
     options = RunOptions(restarts=3, references=(MARKET,))
-    result = run(here, made, spec, options, log_sink())
+    with log_sink() as sink:
+        result = run(here, made, spec, options, sink)
     report = fsck(here)
     home = (project / "result.txt").read_text().strip() if (project / "result.txt").exists() else ""
     if home != f"trained for {STEPS} steps" or report.findings or report.failures:

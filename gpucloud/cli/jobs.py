@@ -1,4 +1,4 @@
-"""``gpucloud jobs``, ``logs`` and ``cancel``."""
+"""``gpucloud jobs`` and ``cancel``."""
 
 from __future__ import annotations
 
@@ -40,29 +40,6 @@ def jobs(
         out.document("jobs", jobs=[to_json(job) for job in found], failures=failures)
     else:
         out.table(COLUMNS, [_to_row(job) for job in found])
-
-
-@app.command()
-def logs(
-    job: JobName,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over.")] = False,
-    offset: Annotated[int, typer.Option("--offset", help="Begin at this byte.", min=0)] = 0,
-) -> None:
-    """What a job printed; -f goes on as it prints, and Ctrl-C leaves the job alone.
-
-    Example: gpucloud logs -f train
-    """
-    from gpucloud.cli.context import find_job, fleet
-    from gpucloud.jobs.logs import show
-
-    here = fleet()
-    found = find_job(here, job)
-    try:
-        show(here, found, out.raw, offset=offset, following=follow)
-    except KeyboardInterrupt:
-        out.note("")
-        out.note(f"{found.id} goes on: gpucloud logs -f {found.id}, gpucloud cancel {found.id}")
-        raise
 
 
 @app.command()

@@ -108,6 +108,15 @@ class Output:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
+    def text(self, text: str) -> None:
+        """Write what a job printed, made safe for the terminal, to stdout, now."""
+        self.raw(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether stdout is read by a person."""
+        return sys.stdout.isatty()
+
     def raw_error(self, data: bytes) -> None:
         """Write bytes of a job to stderr, now."""
         sys.stderr.buffer.write(data)

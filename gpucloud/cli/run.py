@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +13,16 @@ import typer
 
 from gpucloud.cli.app import WORDS_GIVEN, app
 from gpucloud.cli.consent import obtain, show_plan
+from gpucloud.cli.log_lines import Lines, Raw, Writer
 from gpucloud.cli.options import Renting, Typed, secrets, variables
 from gpucloud.cli.render import money, out
+from gpucloud.cli.terminal_text import clean
 from gpucloud.errors import UsageError
 
 if TYPE_CHECKING:
     from gpucloud.fleet import Fleet
     from gpucloud.fleet.plan import LaunchRequest
+    from gpucloud.jobs.logs import Piece
     from gpucloud.jobs.run import RunResult
     from gpucloud.model import JobSpec
 
@@ -54,7 +59,8 @@ def run(
     target = obtain(here, request, references, yes=typed.yes)
     options = RunOptions(keep=keep, restarts=RESTARTS if recover else 0, references=references)
     try:
-        result = whole_cycle(here, target, spec, options, log_sink())
+        with log_sink() as sink:
+            result = whole_cycle(here, target, spec, options, sink)
     except KeyboardInterrupt:
         _detached(here, request.name)
         raise
@@ -130,24 +136,31 @@ def _from_file(
     return request, spec, typed.provider or ((task.infra,) if task.infra else ())
 
 
-def log_sink() -> Callable[[bytes], None]:
+@contextmanager
+def log_sink() -> Iterator[Callable[[Piece], None]]:
     """Where a job's log goes: stdout, or stderr beside a JSON document; a closed pipe ends nothing."""
-    import sys
-
-    if out.json:
-        return lambda data: out.note(data.decode("utf-8", "replace").rstrip("\n"))
+    writer: Writer = Lines(lambda line: line.data + b"\n", _beside) if out.json else Raw(out)
     closed = False
 
-    def sink(data: bytes) -> None:
+    def sink(piece: Piece) -> None:
         nonlocal closed
         try:
             if not closed:
-                out.raw(data)
+                writer(piece)
         except BrokenPipeError:
             closed = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    return sink
+    try:
+        yield sink
+    finally:
+        with suppress(BrokenPipeError):
+            writer.close()
+
+
+def _beside(lines: bytes) -> None:
+    """Write lines of a log to stderr."""
+    out.note((clean(lines) if sys.stderr.isatty() else lines.decode("utf-8", "replace")).removesuffix("\n"))
 
 
 def _detached(fleet: Fleet, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -70,12 +71,29 @@ def connect(fleet: Fleet, rental: Rental, label: str, *, wait: bool = True) -> C
     endpoint = endpoint_of(fleet, address, label, known[0] if known else None)
     try:
         connection = _open(fleet, endpoint)
-    except HostUnreachable:
-        if not admitted_anew(fleet, rental):
+    except (HostUnreachable, HostKeyChanged) as error:
+        moved = _moved_to(fleet, rental)
+        # Somebody else's machine may have the old address by now.
+        if not moved and (isinstance(error, HostKeyChanged) or not admitted_anew(fleet, rental)):
             raise
+        endpoint = endpoint_of(fleet, moved or address, label, known[0] if known else None)
         connection = _open(fleet, endpoint)
+        if moved and known:
+            fleet.store.journal.reached(rental.token, moved, *known)
     _remember_jump(fleet, connection)
     return connection
+
+
+def _moved_to(fleet: Fleet, rental: Rental) -> SshAddress | None:
+    """Where a machine is now that has another address than when it was reached, if its provider tells."""
+    try:
+        instance = look(fleet, rental) if rental.host_key else None
+    except ProviderError:
+        return None
+    told = instance.ssh if instance and instance.alive else None
+    if told is None or rental.ssh is None or replace(told, inside=rental.ssh.inside) == rental.ssh:
+        return None
+    return told
 
 
 class Contacts:
@@ -91,9 +109,13 @@ class Contacts:
         """The ranks of the cluster's nodes."""
         return range(len(self.cluster.rentals))
 
+    def rental(self, rank: int) -> Rental:
+        """A node as the books have it now; its address may have changed, and it may have ended."""
+        return self.fleet.store.journal.get(self.cluster.rentals[rank].token)
+
     def host(self, rank: int) -> Host:
         """The on-host program of a node. Raises what ``connect`` raises."""
-        rental = self.cluster.rentals[rank]
+        rental = self.rental(rank)
         if rank not in self._open:
             self._open[rank] = connect(self.fleet, rental, node_label(self.cluster, rank))
         return on_host(self._open[rank], rental)

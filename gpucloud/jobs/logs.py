@@ -1,153 +1,155 @@
-"""Following a job's log by byte offset, through lost connections, with a copy that outlives the machine."""
+"""Following and reading the log of a job on one node by byte offset, through lost connections."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final, Self
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
 
-from gpucloud.errors import BudgetRefused, HostUnreachable, Interrupted, NotFound, NothingMatched
+from gpucloud.errors import BudgetRefused, HostUnreachable, Interrupted, NothingMatched, RemoteError
 from gpucloud.fleet import Fleet
-from gpucloud.fleet.contact import Contacts, look, poll
+from gpucloud.fleet.contact import Contacts
+from gpucloud.fleet.reconnect import Over, Patience, reconnect
+from gpucloud.jobs.log_copy import LogCopy, log_copy
+from gpucloud.jobs.log_times import Times
 from gpucloud.jobs.submit import on_host_id
-from gpucloud.model import ClusterState, Event, Job, JobState, RentalState, utcnow
+from gpucloud.model import Event, Job, JobState, utcnow
 from gpucloud.remote.host import Host, JobStatus
 
-CHUNK: Final = 1 << 20
-HELD_S: Final = 30
-"""A connection that held for so long was a good one."""
+T = TypeVar("T")
 
 
-class LogCopy:
-    """The copy of one attempt's log on this machine.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of the log of one attempt on one node, which begin at ``offset``.
 
-    Each byte is written at its own offset, so two followers at once write the same thing and none is lost.
+    ``time_of`` tells when the byte at a place of that log was written, or ``None`` when that is not known.
     """
 
-    def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-    @property
-    def size(self) -> int:
-        """How many bytes are here."""
-        return os.fstat(self._descriptor).st_size
-
-    def write(self, data: bytes, offset: int) -> None:
-        """Store what was read at ``offset``."""
-        os.pwrite(self._descriptor, data, offset)
-
-    def replay(self, offset: int, sink: Callable[[bytes], object]) -> int:
-        """Hand what is here from ``offset`` on to ``sink``; returns the offset reached."""
-        while data := os.pread(self._descriptor, CHUNK, offset):
-            sink(data)
-            offset += len(data)
-        return offset
+    rank: int
+    attempt: int
+    offset: int
+    data: bytes
+    time_of: Callable[[int], datetime | None]
 
 
-def log_copy(fleet: Fleet, job: Job, attempt: int) -> LogCopy:
-    """The copy of the log of one attempt at a job."""
-    return LogCopy(fleet.config.data_dir / "jobs" / job.id / f"log.{attempt}")
+Sink = Callable[[Piece], object]
 
 
-def follow(contacts: Contacts, job: Job, sink: Callable[[bytes], object], *, offset: int = 0) -> JobStatus:
-    """Hand the log from ``offset`` on to ``sink`` until the job is over, each byte once, in order.
+def follow(
+    contacts: Contacts, job: Job, sink: Sink, *, rank: int = 0, offset: int = 0, timed: bool = False
+) -> JobStatus:
+    """Hand the log from ``offset`` on to ``sink`` until the job is over there, each byte once, in order.
 
     What was read before comes from the copy here. A lost connection is made again and the log goes on at the
-    byte it had.
+    byte it had. With ``timed`` the host is asked when each byte was written.
 
     Raises:
         Interrupted: when the machine is no longer there.
+        BudgetRefused: when it is not because its time or money was up.
         HostUnreachable: when it is there but could not be reached for ``ssh.reconnect_timeout``.
         NothingMatched: when the host never heard of the job.
     """
-    with log_copy(contacts.fleet, job, job.attempts) as copy:
-        reader = _Reader(copy, sink, offset)
-        patience = _Patience(contacts.fleet.config.duration("ssh.reconnect_timeout").total_seconds())
-        while True:
-            reached = reader.offset
-            try:
-                return _follow(contacts.host(0), job, reader)
-            except HostUnreachable as error:
-                contacts.drop(0)
-                patience.use(error, fresh=reader.offset > reached)
-                _wait_for(contacts, job, error)
+    with log_copy(contacts.fleet, job, job.attempts, rank) as copy:
+        reader = Reader(contacts.fleet, job, rank, copy, sink, offset)
+        try:
+            return persist(
+                contacts,
+                job,
+                lambda host: _follow(host, job, reader, timed=timed),
+                rank=rank,
+                reached=lambda: reader.offset,
+            )
+        finally:
+            reader.keep_times()
 
 
-class _Patience:
-    """With a host that answers each time, and then breaks off before it has told anything."""
+def persist(
+    contacts: Contacts, job: Job, act: Callable[[Host], T], *, rank: int, reached: Callable[[], int] = int
+) -> T:
+    """Do something with a node, again after each lost connection; ``reached`` tells how far it has come.
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._began = self._last = time.monotonic()
-        self._failures = 0
-
-    def use(self, error: HostUnreachable, *, fresh: bool) -> None:
-        """Wait, longer each time unless something came meanwhile (``fresh``). Raises at the end of it."""
-        now = time.monotonic()
-        if fresh or now - self._last > HELD_S:
-            self._began, self._failures = now, 0
-        elif now - self._began > self._seconds:
-            raise error
-        time.sleep(min(0.05 * 2**self._failures, 5))
-        self._failures += 1
-        self._last = time.monotonic()
-
-
-class _Reader:
-    """Passes the log on from the byte ``wanted``, first from the copy, and remembers how far it came."""
-
-    def __init__(self, copy: LogCopy, sink: Callable[[bytes], object], wanted: int) -> None:
-        self._copy = copy
-        self._sink = sink
-        self._wanted = wanted
-        # The copy has no holes: what it lacks before the wanted byte is read too, but not passed on.
-        self.offset = copy.replay(wanted, sink) if wanted <= copy.size else copy.size
-
-    def __call__(self, data: bytes) -> None:
-        self._copy.write(data, self.offset)
-        passed = data[max(0, self._wanted - self.offset) :]
-        self.offset += len(data)
-        if passed:
-            self._sink(passed)
+    Raises:
+        Interrupted, BudgetRefused, HostUnreachable: as ``follow`` does.
+    """
+    patience = Patience(contacts.fleet.config.duration("ssh.reconnect_timeout"))
+    while True:
+        before = reached()
+        try:
+            return act(contacts.host(rank))
+        except HostUnreachable as error:
+            patience.use(error, fresh=reached() > before)
+            over = reconnect(contacts, rank, error, "the job goes on")
+            if over:
+                raise _ended(contacts.fleet, job, over) from error
 
 
-def read(contacts: Contacts, job: Job, sink: Callable[[bytes], object], *, offset: int = 0) -> JobStatus:
-    """Hand the log from ``offset`` on, as far as it goes now, to ``sink``."""
-    with log_copy(contacts.fleet, job, job.attempts) as copy:
-        reader = _Reader(copy, sink, offset)
-        host = contacts.host(0)
-        status = _known(host, job)
-        host.read(on_host_id(job), reader.offset, reader)
+def read(
+    contacts: Contacts, job: Job, sink: Sink, *, rank: int = 0, offset: int = 0, timed: bool = False
+) -> JobStatus:
+    """Hand the log from ``offset`` on, as far as it goes now, to ``sink``.
+
+    Raises:
+        HostUnreachable: when the machine does not answer; what is here was handed on nevertheless.
+        NothingMatched: when the host never heard of the job.
+    """
+    with log_copy(contacts.fleet, job, job.attempts, rank) as copy:
+        reader = Reader(contacts.fleet, job, rank, copy, sink, offset)
+        host = contacts.host(rank)
+        if timed:
+            reader.times = _times(host, job)
+        status = known(host, job)
+        _rest(host, job, reader, status)
         return status
 
 
-def show(
-    fleet: Fleet, job: Job, sink: Callable[[bytes], object], *, offset: int = 0, following: bool = False
-) -> None:
-    """Hand a job's log, all its attempts one after the other, to ``sink`` from the byte ``offset`` on.
+class Reader:
+    """Passes the log on from ``offset``, first what is in the copy, and remembers how far it came."""
 
-    What the machine can no longer tell, or need not, comes from the copy here.
-    """
-    for attempt in range(1, job.attempts):
-        with log_copy(fleet, job, attempt) as copy:
-            copy.replay(min(offset, copy.size), sink)
-            offset = max(0, offset - copy.size)
-    cluster = fleet.store.clusters.by_id(job.cluster_id)
-    if cluster.state is not ClusterState.READY:
-        with log_copy(fleet, job, job.attempts) as copy:
-            copy.replay(offset, sink)
-        return
-    with Contacts(fleet, cluster) as contacts:
-        note(fleet, job, (follow if following else read)(contacts, job, sink, offset=offset))
+    def __init__(self, fleet: Fleet, job: Job, rank: int, copy: LogCopy, sink: Sink, offset: int) -> None:
+        self._fleet = fleet
+        self._copy: LogCopy | None = copy
+        self._where = rank, job.attempts
+        self._sink = sink
+        self.times = copy.times
+        self.offset = copy.replay(offset, self._pass)
+
+    def __call__(self, data: bytes) -> None:
+        """Take what comes from the host next."""
+        self._store(data)
+        self.times.arrived(self.offset + len(data), time.time())
+        self._pass(data, self.offset)
+        self.offset += len(data)
+
+    def keep_times(self) -> None:
+        """Store what is known of the times."""
+        with suppress(OSError):
+            if self._copy:
+                self._copy.keep_times(self.times)
+
+    def finish(self, size: int) -> None:
+        """Note that the job is over and has printed ``size`` bytes."""
+        with suppress(OSError):
+            if self._copy:
+                self._copy.finish(size)
+
+    def _pass(self, data: bytes, offset: int) -> None:
+        self._sink(Piece(*self._where, offset, data, self._time_of))
+
+    def _time_of(self, offset: int) -> datetime | None:
+        return self.times.of(offset)
+
+    def _store(self, data: bytes) -> None:
+        """A disk that is full here does not keep anybody from reading."""
+        try:
+            if self._copy:
+                self._copy.write(data, self.offset)
+        except OSError as error:
+            self._copy = None
+            self._fleet.tell(Event("warning", f"the log is not kept here from now on: {error}"))
 
 
 def note(fleet: Fleet, job: Job, status: JobStatus) -> Job:
@@ -167,18 +169,8 @@ def note_lost(fleet: Fleet, job: Job) -> Job:
     return fleet.store.jobs.update(job.id, state=JobState.INTERRUPTED, ended_at=utcnow())
 
 
-def _follow(host: Host, job: Job, reader: _Reader) -> JobStatus:
-    name = on_host_id(job)
-    while True:
-        status = _known(host, job)
-        if not status.over:
-            host.follow(name, reader.offset, reader)
-            continue
-        host.read(name, reader.offset, reader)
-        return status
-
-
-def _known(host: Host, job: Job) -> JobStatus:
+def known(host: Host, job: Job) -> JobStatus:
+    """What a host says of a job. Raises ``NothingMatched`` when it never heard of it."""
     status = host.status(on_host_id(job))
     if not status.known:
         raise NothingMatched(
@@ -189,53 +181,60 @@ def _known(host: Host, job: Job) -> JobStatus:
     return status
 
 
-def _wait_for(contacts: Contacts, job: Job, error: HostUnreachable) -> None:
-    """Return once the host answers again. Raises when it is gone, or stays away for too long."""
-    fleet = contacts.fleet
-    fleet.tell(Event("disconnected", f"{error.message}; the job goes on, trying again"))
-
-    def back() -> bool | None:
-        _still_there(contacts, job)
-        try:
-            contacts.host(0)
-        except HostUnreachable:
-            return None
-        return True
-
-    if poll(back, fleet.config.duration("ssh.reconnect_timeout")) is None:
-        raise error
-
-
-def _still_there(contacts: Contacts, job: Job) -> None:
-    """Raise ``Interrupted``, or ``BudgetRefused`` when its time was up, if the machine is gone."""
-    rental = contacts.fleet.store.journal.get(contacts.cluster.rentals[0].token)
-    instance = None
-    if rental.state in {RentalState.ENDING, RentalState.GONE}:
-        reason = rental.reason or "it was ended"
-    else:
-        try:
-            instance = look(contacts.fleet, rental)
-            # One that is taken back may stay, stopped, for as long as it is paid for.
-            if instance is None or (instance.alive and not instance.interrupted):
-                return
-            reason = "its provider took it back" if instance.interrupted else f"{rental.provider} ended it"
-        except NotFound:
-            reason = f"{rental.provider} no longer knows it"
-    note_lost(contacts.fleet, job)
-    taken_back = instance is not None and instance.interrupted
-    if rental.expires_at and utcnow() >= rental.expires_at and not taken_back:
-        raise over_limit(job)
-    raise Interrupted(
-        f"the machine of job {job.id} is gone",
-        why=reason,
-        hint=f"gpucloud logs {job.id} shows what it printed",
-    )
-
-
 def over_limit(job: Job) -> BudgetRefused:
     """A job that was ended because its machine's time or money was up."""
     return BudgetRefused(
         f"job {job.id} was ended by its limit",
         why="the maximum duration or cost of its machine was reached",
         hint="run it again with a higher --max-duration or --max-cost",
+    )
+
+
+def _follow(host: Host, job: Job, reader: Reader, *, timed: bool) -> JobStatus:
+    if timed:
+        reader.times = _times(host, job)
+    try:
+        host.follow(on_host_id(job), reader.offset, reader)
+    except HostUnreachable:
+        raise
+    except RemoteError:
+        known(host, job)
+        raise
+    status = known(host, job)
+    if not status.over:
+        raise HostUnreachable(f"{host.label} told no more", why="what followed the log there has ended")
+    _rest(host, job, reader, status)
+    return status
+
+
+def _rest(host: Host, job: Job, reader: Reader, status: JobStatus) -> None:
+    """Read what is there beyond what came, and the times of it all once nothing more comes."""
+    if status.log_bytes > reader.offset:
+        host.read(on_host_id(job), reader.offset, reader)
+    if status.over:
+        with suppress(HostUnreachable):
+            reader.times = _times(host, job)
+        reader.finish(status.log_bytes)
+    reader.keep_times()
+
+
+def _times(host: Host, job: Job) -> Times:
+    """What the host knows of the times of a log; nothing where its program is of an earlier release."""
+    try:
+        return Times.told(host.times(on_host_id(job)), time.time())
+    except HostUnreachable:
+        raise
+    except (RemoteError, ValueError):
+        return Times()
+
+
+def _ended(fleet: Fleet, job: Job, over: Over) -> Interrupted | BudgetRefused:
+    """The job's machine is gone, and so is the job."""
+    note_lost(fleet, job)
+    if over.due:
+        return over_limit(job)
+    return Interrupted(
+        f"the machine of job {job.id} is gone",
+        why=over.why,
+        hint=f"gpucloud logs {job.id} shows what it printed",
     )

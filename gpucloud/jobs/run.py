@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 
 from gpucloud.errors import (
     HostUnreachable,
     Interrupted,
+    NothingMatched,
     OutputsNotVerified,
     RemoteError,
     SetupFailed,
@@ -19,9 +21,9 @@ from gpucloud.fleet.end import end_cluster, end_rental, lock_name
 from gpucloud.fleet.launch import launch
 from gpucloud.fleet.plan import LaunchRequest, Plan, plan
 from gpucloud.fleet.reconcile import refresh
-from gpucloud.jobs.logs import follow, note, over_limit
+from gpucloud.jobs.logs import Sink, follow, note, over_limit, read
 from gpucloud.jobs.outputs import collect
-from gpucloud.jobs.submit import SendOptions, begin, cancel, on_host_id, send, submit
+from gpucloud.jobs.submit import SendOptions, begin, cancel, send, submit
 from gpucloud.model import Cluster, Event, Job, JobSpec, JobState
 from gpucloud.remote.host import JobStatus
 
@@ -48,9 +50,7 @@ class RunResult:
     cost: Decimal | None
 
 
-def run(
-    fleet: Fleet, target: Plan | Cluster, spec: JobSpec, options: RunOptions, sink: Callable[[bytes], object]
-) -> RunResult:
+def run(fleet: Fleet, target: Plan | Cluster, spec: JobSpec, options: RunOptions, sink: Sink) -> RunResult:
     """Do all of it and return the job's own exit status.
 
     ``target`` is what to rent, or a cluster that is up. A cluster that was made for a run is ended,
@@ -90,7 +90,7 @@ def _attempts(
     cluster: Cluster,
     spec: JobSpec,
     options: RunOptions,
-    sink: Callable[[bytes], object],
+    sink: Sink,
 ) -> Job:
     """Run the job, and after each interruption again on another machine, while a restart is left."""
     job: Job | None = None
@@ -124,7 +124,7 @@ def _interruption(fleet: Fleet, cluster: Cluster, error: Interrupted | HostUnrea
     return Interrupted(f"a machine of {cluster.name} is gone", why=error.why, hint=error.hint)
 
 
-def _complete(contacts: Contacts, job: Job, sink: Callable[[bytes], object]) -> Job:
+def _complete(contacts: Contacts, job: Job, sink: Sink) -> Job:
     """Follow the job to its end on every node and bring its outputs home."""
     status = follow(contacts, job, sink)
     status = _everywhere(contacts, job, status)
@@ -150,14 +150,20 @@ def _complete(contacts: Contacts, job: Job, sink: Callable[[bytes], object]) -> 
 
 
 def _everywhere(contacts: Contacts, job: Job, first: JobStatus) -> JobStatus:
-    """The status of the whole job: that of the first rank that failed; a failure ends it on all nodes."""
+    """The status of the whole job: that of the first rank that failed; a failure ends it on all nodes.
+
+    The logs of the other ranks come home as well.
+    """
     for rank in contacts.ranks[1:]:
-        if first.exit_code != 0:
-            cancel(contacts, job, grace_s=GRACE_S)
-            return first
-        host, name = contacts.host(rank), on_host_id(job)
-        host.follow(name, host.status(name).log_bytes, lambda _: None)
-        first = host.status(name)
+        if first.exit_code == 0:
+            first = follow(contacts, job, lambda _: None, rank=rank)
+            continue
+        cancel(contacts, job, grace_s=GRACE_S)
+        for other in contacts.ranks[rank:]:
+            # What it printed cannot change how the job ended.
+            with suppress(RemoteError, NothingMatched):
+                read(contacts, job, lambda _: None, rank=other)
+        break
     return first
 
 

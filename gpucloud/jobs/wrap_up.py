@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from gpucloud.errors import RemoteError
+from contextlib import suppress
+
+from gpucloud.errors import NothingMatched, RemoteError
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.contact import Contacts
 from gpucloud.fleet.reconcile import refresh
+from gpucloud.jobs.log_copy import log_copy
 from gpucloud.jobs.logs import note, read
 from gpucloud.jobs.outputs import collect, unverified
-from gpucloud.jobs.submit import cancel, on_host_id
+from gpucloud.jobs.submit import cancel
 from gpucloud.model import Cluster, ClusterState, Job, JobState, utcnow
 
 GRACE_S = 10
@@ -20,7 +23,7 @@ def rescue_outputs(fleet: Fleet, cluster: Cluster) -> None:
     Raises:
         OutputsNotVerified: when an output of a cluster that is still there could not be had.
     """
-    jobs = [job for job in fleet.store.jobs.of(cluster) if not (job.state.over and _safe(job))]
+    jobs = [job for job in fleet.store.jobs.of(cluster) if not _settled(fleet, job, cluster)]
     if not jobs or cluster.state is not ClusterState.READY:
         return
     cluster = refresh(fleet, cluster)
@@ -31,6 +34,14 @@ def rescue_outputs(fleet: Fleet, cluster: Cluster) -> None:
             _rescue(contacts, job)
 
 
+def _settled(fleet: Fleet, job: Job, cluster: Cluster) -> bool:
+    """Whether a job is over, and all that is wanted of it is home."""
+    if not (job.state.over and _safe(job)):
+        return False
+    copies = [log_copy(fleet, job, job.attempts, rank) for rank in range(cluster.nodes)]
+    return all(copy.whole for copy in copies)
+
+
 def _safe(job: Job) -> bool:
     return not job.outputs or job.outputs_verified_at is not None
 
@@ -38,10 +49,10 @@ def _safe(job: Job) -> bool:
 def _rescue(contacts: Contacts, job: Job) -> None:
     try:
         cancel(contacts, job, grace_s=GRACE_S)
-        status = contacts.host(0).status(on_host_id(job))
-        if status.known:
-            read(contacts, job, lambda _: None)
-            job = note(contacts.fleet, job, status)
+        for rank in contacts.ranks:
+            with suppress(NothingMatched):
+                status = read(contacts, job, lambda _: None, rank=rank)
+                job = note(contacts.fleet, job, status) if rank == 0 else job
     except RemoteError as error:
         if _safe(job):
             return

@@ -156,6 +156,24 @@ class Host:
         done = self._host("read", job_id, str(offset), stdout=sink)
         self._checked(done, f"the log of {job_id} could not be read")
 
+    def times(self, job_id: str) -> bytes:
+        """Lines of a time in seconds since the epoch and how long the log was then; the last is of now."""
+        done = self._host("times", job_id)
+        return self._checked(done, f"the times of the log of {job_id} could not be read").stdout
+
+    def last(self, job_id: str, lines: int) -> tuple[int, int]:
+        """Where the last lines of the log begin, and how many there are, as there may be fewer."""
+        done = self._checked(self._host("last", job_id, str(lines)), f"the log of {job_id} could not be read")
+        begin, found = self._numbers(done, f"the log of {job_id}", 2)
+        return begin, found
+
+    def since(self, job_id: str, seconds: int) -> int:
+        """Where that begins which was written to the log within the last so many seconds, from a line on."""
+        done = self._checked(
+            self._host("since", job_id, str(seconds)), f"the log of {job_id} could not be read"
+        )
+        return self._numbers(done, f"the log of {job_id}", 1)[0]
+
     def cancel(self, job_id: str, grace_s: int) -> JobStatus:
         """End a job: SIGTERM to all of it, SIGKILL to what is left after ``grace_s`` seconds."""
         done = self._host("cancel", job_id, str(grace_s))
@@ -308,6 +326,12 @@ class Host:
             return _parse_status(done.stdout)
         except (ValueError, KeyError, OverflowError, OSError) as error:
             raise self._nonsense(f"job {job_id}", done) from error
+
+    def _numbers(self, done: Completed, subject: str, count: int) -> list[int]:
+        words = done.stdout.split()
+        if len(words) != count or not all(word.isdigit() for word in words):
+            raise self._nonsense(subject, done)
+        return [int(word) for word in words]
 
     def _nonsense(self, subject: str, done: Completed) -> RemoteError:
         return RemoteError(

@@ -7,6 +7,7 @@
 #   ROOT/work          the pushed files; jobs start here
 #   ROOT/jobs/ID/      setup, run, env   what to do; env goes once read, a setup that succeeded is renamed
 #                      log               all that the job prints; only ever appended to
+#                      times             "SECONDS BYTES" lines: how long the log was at what time
 #                      supervisor, pid   who waits for the job, and who leads its processes
 #                      cancelled, notice, expired     why it was told to end
 #                      exit              "PHASE STATUS SECONDS", written once, when the job is over
@@ -394,7 +395,7 @@ whole() { [ -s "$1" ] && [ -z "$(tail -c 1024 "$1" | tr -d '\0')" ]; }
 # Makes the files that "note" will write to. Until there is a supervisor, whoever starts the job is named.
 prepare() {
   printf '%-64s\n' "$(identity)" >"$1/supervisor" && printf '%64s\n' '' >"$1/pid" &&
-    printf '%64s\n' '' >"$1/exit.new" && now >"$1/started" && : >"$1/log"
+    printf '%64s\n' '' >"$1/exit.new" && now >"$1/started" && : >"$1/log" && : >"$1/times"
 }
 
 # note FILE TEXT: writes into the room that a file has already, so that no full disk hinders it.
@@ -405,11 +406,17 @@ supervise() {
   trap '' HUP
   note "$job/supervisor" "$(identity)"
   exec >/dev/null
+  noted=0 lines=0
+  # It ends by itself when we are killed.
+  while alive "$job/supervisor"; do note_time; sleep 1; done &
+  clerk=$!
   (new_session sh "$ROOT/host.sh" perform "$1")
   code=$?
   read -r leader _ <"$job/pid"
   # Of a job that is told to end the script goes first, while what it has started may still save its work.
   while marked "$job" && populated "$leader"; do nap; done
+  kill -KILL "$clerk" && wait "$clerk"
+  note_time
   rm -f "$job/env"
   until note "$job/exit.new" "$(phase "$job") $code $(now)" && mv "$job/exit.new" "$job/exit"; do
     [ -d "$job" ] || exit
@@ -417,6 +424,26 @@ supervise() {
   done
   # As long as we are here, the number of the process group can only mean what the job has left running.
   while [ -d "$job" ] && populated "$leader"; do sleep 1; done
+}
+
+# Notes how long the log is now, if it has grown; without room for that its times stay unknown.
+note_time() {
+  size=$(wc -c <"$job/log") && [ "$size" -ne "$noted" ] || return 0
+  noted=$size lines=$((lines + 1))
+  echo "$(now) $size" >>"$job/times"
+  [ "$lines" -lt 16384 ] || thin
+} 2>/dev/null
+
+# Keeps of the times those that are a second apart, or a thousandth of how long ago they were if that is more:
+# some 9,000 of a month, and 11,000 of a year. The file never has more than 16,384 lines.
+thin() {
+  time=$(now) kept=0 lines=0
+  while read -r at size; do
+    # So many milliseconds after the one before would be near enough.
+    [ $(((at - kept) * 1000)) -ge $((time - at)) ] || continue
+    kept=$at lines=$((lines + 1))
+    echo "$at $size"
+  done <"$job/times" >"$job/times.new" && mv "$job/times.new" "$job/times"
 }
 
 # perform ID: leads the job's processes. It runs the scripts one after the other and ends with their status.
@@ -470,17 +497,37 @@ status() {
   printf 'started=%s\nbytes=%s\n' "$(cat "$job/started")" "$(($(wc -c <"$job/log")))"
 }
 
+# Names the log of a job.
+log_of() {
+  [ -f "$ROOT/jobs/$1/log" ] || fail "there is no job $1 on this host" 3
+  log=$ROOT/jobs/$1/log
+}
+
+length() { echo $(($(wc -c <"$log"))); }
+
 # follow ID OFFSET: the log from that byte on, until the job is over; the client reads what is left.
 follow() {
-  log=$ROOT/jobs/$1/log
-  [ -f "$log" ] || fail "there is no job $1 on this host" 3
+  log_of "$1"
   # tail counts from the end when there is less than it should skip.
-  while going "$1" && connected && [ "$(wc -c <"$log")" -lt "$2" ]; do nap; done
-  tail -c "+$(($2 + 1))" -f "$log" &
+  while going "$1" && connected && [ "$(length)" -lt "$2" ]; do nap; done
+  going "$1" || exec tail -c "+$(($2 + 1))" "$log"
+  # GNU's is told by the kernel, or else looks as often as it is asked to. Others may look but once a second.
+  if tail --version 2>/dev/null | grep -q GNU; then
+    tail -s 0.02 -c "+$(($2 + 1))" -f "$log" &
+  else
+    pour "$2" &
+  fi
   tail=$!
   trap 'kill "$tail" 2>/dev/null' EXIT
   trap 'exit 0' HUP INT TERM PIPE
   while going "$1" && connected && kill -0 "$tail" 2>/dev/null; do nap; done
+}
+
+# pour OFFSET: the log from that byte on, for ever, where tail is too slow.
+pour() {
+  exec <"$log"
+  dd bs=1 skip="$1" count=0 2>/dev/null
+  while cat; do sleep 0.03 2>/dev/null || sleep 1; done
 }
 
 # Whether our parent is the first one still. No signal to that would tell, as it may be another user's.
@@ -488,9 +535,51 @@ connected() { [ ! -e "/proc/$$/stat" ] || [ "$(field 2 "$$")" = "$PPID" ]; }
 
 # read ID OFFSET: the log from that byte on, as far as it goes now.
 read_log() {
-  [ -f "$ROOT/jobs/$1/log" ] || fail "there is no job $1 on this host" 3
-  tail -c "+$(($2 + 1))" "$ROOT/jobs/$1/log"
+  log_of "$1"
+  tail -c "+$(($2 + 1))" "$log"
 }
+
+# times ID: at what times the log had which length, and last what both are now. What has come since the last
+# note was written just now, but only while somebody takes notes.
+log_times() {
+  log_of "$1"
+  latest="$(now) $(length)"
+  cat "$ROOT/jobs/$1/times" || return
+  ! alive "$ROOT/jobs/$1/supervisor" || echo "$latest"
+  echo "$latest"
+}
+
+# last ID LINES: where the last lines begin, and how many these are, as there may be fewer.
+last() {
+  log_of "$1"
+  size=$(length) window=65536
+  # What has no newline at its end yet is a line as well.
+  [ "$size" -eq 0 ] && open=0 || open=$((1 - $(piece $((size - 1)) 1 | wc -l)))
+  while :; do
+    [ "$window" -lt "$size" ] || window=$size
+    lines=$(($(piece $((size - window)) "$window" | wc -l) + open))
+    # Of the first one there may be the end only.
+    [ "$lines" -le "$2" ] && [ "$window" -lt "$size" ] || break
+    window=$((window * 16))
+  done
+  [ "$lines" -gt "$2" ] && skipped=$((lines - $2)) || skipped=0
+  left=$(piece $((size - window)) "$window" | tail -n "+$((skipped + 1))" | wc -c)
+  echo "$((size - left)) $((lines - skipped))"
+}
+
+# since ID SECONDS: where the line begins that was the first to be written within the last so many seconds.
+since() {
+  log_of "$1"
+  from=0 begin=$(($(now) - $2))
+  while read -r at size && [ "$at" -lt "$begin" ]; do from=$size; done <"$ROOT/jobs/$1/times"
+  # A line is not searched for any further back.
+  window=$((from < 65536 ? from : 65536))
+  part=$({ piece $((from - window)) "$window" && echo x; } | tail -n 1 | wc -c)
+  echo $((from - part + 2))
+}
+
+# piece OFFSET BYTES: a part of the log.
+piece() { tail -c "+$(($1 + 1))" "$log" | head -c "$2"; }
 
 # To all processes of a job, if their number surely still means them.
 signal_job() {
@@ -609,8 +698,9 @@ command=${1:-}
 [ "$#" -eq 0 ] || shift
 case $command in
   read) read_log "$@" ;;
+  times) log_times "$@" ;;
   init | lease | idle | vitals | clean | watch | supervise | perform) "$command" "$@" ;;
-  start | status | follow | cancel) "$command" "$@" ;;
+  start | status | follow | last | since | cancel) "$command" "$@" ;;
   sent | remove | receive | files | digest | pack) "$command" "$@" ;;
   # keep KEY: the push is complete; stdin is what the client will compare with next time.
   keep) put "sent/$1" ;;
