@@ -103,8 +103,6 @@ class FanOut:
         self._servers: dict[tuple[str, int], threading.Semaphore] = {}
         for node in self._nodes:
             self._servers.setdefault(self._server(node), threading.Semaphore(AT_ONE_SERVER))
-        # Made once here, or each thread would look for it.
-        fleet.identity()
 
     def start(self) -> None:
         """Begin on all nodes."""
