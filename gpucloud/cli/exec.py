@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import click
@@ -101,7 +102,7 @@ def _seconds(timeout: str) -> float | None:
 
 def _input(nodes: int) -> Input:
     """What is piped in, for one node as it comes and for several from a copy; a keyboard stays here."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty() or _nothing(sys.stdin.fileno()):
         return b""
     read = partial(os.read, sys.stdin.fileno())
     if nodes > 1:
@@ -114,6 +115,14 @@ def _input(nodes: int) -> Input:
             remote.write(data)
 
     return pass_on
+
+
+def _nothing(descriptor: int) -> bool:
+    """Whether it leads to ``/dev/null``, as that of cron and many scripts does."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), Path(os.devnull).stat())
+    except OSError:
+        return False
 
 
 def _presenter(ranks: Sequence[int], *, group: bool, stream: bool) -> Presenter:

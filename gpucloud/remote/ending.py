@@ -26,11 +26,12 @@ _LONGEST: Final = len(b"\x1egpucloud \x1e") + 10
 _FIRST: Final = b"\x1e"
 
 # sshd gives each command a session of its own. Where another server does not, the command makes one, unless
-# setsid would have to fork for it, which loses the status. The number stays the same through every exec.
+# setsid would have to fork for it, which loses the status. The number stays the same through every exec. No
+# further shell is started where none is needed: on many hosts of one machine that would be most of the time.
 _LEADER: Final = """\
-gpucloud_go='printf "\\036gpucloud %s\\036" "$$" >&2; exec sh -c "$1"'
-if { IFS= read -r gpucloud_stat </proc/$$/stat; } 2>/dev/null; then
-  set -- "$1" ${gpucloud_stat##*) }
+gpucloud_go='printf "\\036gpucloud %s\\036" "$$" >&2; eval "unset gpucloud_go gpucloud_at; set --; $1"'
+if { IFS= read -r gpucloud_at </proc/$$/stat; } 2>/dev/null; then
+  set -- "$1" ${gpucloud_at##*) }
   if [ "$4" != "$$" ] && command -v setsid >/dev/null 2>&1; then exec setsid sh -c "$gpucloud_go" sh "$1"; fi
 fi
 eval "$gpucloud_go"
