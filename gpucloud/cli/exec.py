@@ -76,7 +76,7 @@ def exec_(
     here = fleet()
     cluster, rank = find_node(here, name)
     text = command_text(command_words(words))
-    ranks = range(cluster.nodes) if everywhere else range(rank, rank + 1)
+    ranks = range(len(cluster.rentals)) if everywhere else range(rank, rank + 1)
     presenter = _presenter(ranks, group=group, stream=stream)
     fan = FanOut(
         here,

@@ -211,7 +211,9 @@ def _terminal(stderr: bool) -> bool:
 
 
 def _write(stderr: bool, data: bytes) -> None:
-    (out.raw_error if stderr else out.raw)(data)
+    # There is none where it was closed before we began, as by ``>&-``.
+    if (sys.stderr if stderr else sys.stdout) is not None:
+        (out.raw_error if stderr else out.raw)(data)
 
 
 def _last_state(line: bytes) -> bytes:

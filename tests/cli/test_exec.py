@@ -6,17 +6,20 @@ import hashlib
 import json
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pexpect
 import pytest
 
+from gpucloud.fleet.fan_out import AT_ONE_SERVER
 from tests.harness.cli import COMMAND, Cli
 from tests.harness.nodes import Node, enter, refusing, silent, ssh_hosts
 from tests.harness.sshd import SshHost
@@ -150,6 +153,29 @@ def test_a_node_that_hangs_holds_up_no_other(cli: Cli, hosts: list[SshHost], x: 
             running.send_signal(signal.SIGINT)
             assert running.wait(30) == 130
             assert "x-0: not started" in running.stderr.read()
+
+
+def test_one_server_is_not_asked_by_more_than_a_few_at_a_time(cli: Cli) -> None:
+    # sshd refuses at random from ten that have not logged in.
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(64)
+        enter(cli, [server.getsockname()] * 20)
+        with cli.start("exec", "x", "--all", "--", "true") as running, ExitStack() as accepted:
+            for _ in range(AT_ONE_SERVER):
+                accepted.enter_context(server.accept()[0])
+            more, _, _ = select.select([server], [], [], 0.5)
+            assert not more
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(60) == 130
+
+
+def test_an_output_that_is_closed_ends_nothing(cli: Cli, hosts: list[SshHost], x: Entering) -> None:
+    x(hosts[0], hosts[1])
+    words = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "exec", "x", "--all", "--", "cat rank; exit 4"]
+    done = subprocess.run(words, cwd=cli.project, env=dict(cli.environ), capture_output=True, check=False)
+    assert done.returncode == 4
+    assert b"x-[0-1]: exit status 4" in done.stderr
 
 
 def test_the_time_of_a_node_includes_how_long_it_takes_to_connect(
