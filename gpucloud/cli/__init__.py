@@ -54,7 +54,7 @@ def execute(words: list[str]) -> int:
     import click
 
     from gpucloud.calls import KeptBack
-    from gpucloud.cli.app import Stopped
+    from gpucloud.cli.app import ReaderLeft, Stopped
     from gpucloud.cli.exit_codes import ExitCode, exit_code
     from gpucloud.cli.log import warnings
     from gpucloud.cli.render import out
@@ -83,7 +83,7 @@ def execute(words: list[str]) -> int:
         out.note("")
         out.note("gpucloud: interrupted; what is rented stays rented, and gpucloud ps shows what it costs")
         return ExitCode.BY_PERSON
-    except BrokenPipeError:
+    except (ReaderLeft, BrokenPipeError):
         return _reader_left()
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback for a person who did not ask
         _trace(out.debug)

@@ -36,7 +36,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Let an interrupt from the keyboard through, which the library would turn into a mere status."""
+        """Let interrupts and closed pipes through, which the library would turn into a mere status."""
         if out.explain and self.only_shows(ctx):
             from gpucloud.cli.calls import show_calls
 
@@ -45,6 +45,8 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Stopped from error
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
 
     def only_shows(self, ctx: click.Context) -> bool:
         """Whether it was asked to do nothing, but to show what it would do."""
@@ -53,6 +55,10 @@ class Command(TyperCommand):
 
 class Stopped(Exception):
     """The person has pressed Ctrl-C."""
+
+
+class ReaderLeft(Exception):
+    """Whoever read our output has had enough, as with ``| head``."""
 
 
 class Group(TyperGroup):

@@ -45,8 +45,8 @@ def check(
 
     Example: gpucloud check train --load 10s
     """
-    from gpucloud.cli.access import find_node
     from gpucloud.cli.context import fleet
+    from gpucloud.cli.nodes import find_node
     from gpucloud.fleet.check import require
 
     work = _load(load)

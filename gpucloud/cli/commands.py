@@ -24,7 +24,7 @@ HOMES: Final = {
     "apply": "plan",
     "run": "run",
     "ssh": "access",
-    "exec": "access",
+    "exec": "exec",
     "check": "check",
     "push": "files",
     "pull": "files",

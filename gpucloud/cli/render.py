@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -48,6 +48,13 @@ class Output:
     def document(self, schema: str, **fields: Any) -> None:
         """Write the one JSON document of a command: ``gpucloud.SCHEMA/1``."""
         sys.stdout.write(encoded({"schema": f"gpucloud.{schema}/1", **fields}) + "\n")
+
+    def long_document(self, schema: str, name: str, rows: Iterable[Mapping[str, Any]], **fields: Any) -> None:
+        """The same with a list of that name first, of which no more than one row is in memory at a time."""
+        sys.stdout.write(encoded({"schema": f"gpucloud.{schema}/1"})[:-1] + f', "{name}": [')
+        for number, row in enumerate(rows):
+            sys.stdout.write((", " if number else "") + encoded(row))
+        sys.stdout.write("], " + encoded(fields)[1:] + "\n")
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[object]], least: Sequence[str] = ()
