@@ -25,6 +25,7 @@ HOMES: Final = {
     "run": "run",
     "ssh": "access",
     "exec": "access",
+    "forward": "tunnels",
     "check": "check",
     "push": "files",
     "pull": "files",

@@ -25,6 +25,7 @@ from gpucloud.model import SshAddress
 from gpucloud.remote.channel import ChannelReader, Worker, drain, feed
 from gpucloud.remote.liveness import DEAD_AFTER_S, Line, Watch
 from gpucloud.remote.streams import Reader, Writer
+from gpucloud.remote.tunnel import tunnel
 
 # paramiko reports each failed attempt there, with a traceback; what matters is in the errors raised here.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -200,6 +201,18 @@ class Connection:
         """A fresh session channel."""
         try:
             return self._transport.open_session(timeout=DEAD_AFTER_S)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise self._lost(error) from error
+
+    def through(self, target: tuple[str, int]) -> socket.socket:
+        """A socket whose other end is ``target``, a host and a port as the host sees them.
+
+        Raises:
+            PortClosed: when nothing answers there.
+            RemoteError: when the host lets nobody through.
+        """
+        try:
+            return tunnel(self._transport, target, self.endpoint.label)
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self._lost(error) from error
 
