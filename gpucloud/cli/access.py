@@ -36,7 +36,7 @@ def ssh(name: NodeName, words: Words = []) -> None:  # noqa: B006
     """
     from gpucloud.cli.context import fleet
     from gpucloud.fleet.contact import node_label
-    from gpucloud.fleet.ssh_config import write_config
+    from gpucloud.fleet.ssh_config import SUFFIX, write_config
     from gpucloud.jobs.script import command_text
 
     here = fleet()
@@ -45,9 +45,8 @@ def ssh(name: NodeName, words: Words = []) -> None:  # noqa: B006
     program = shutil.which("ssh")
     if program and cluster.rentals[rank].ssh:
         terminal = ["-t"] if sys.stdin.isatty() and not words else []
-        os.execv(
-            program, [program, "-F", str(write_config(here)), *terminal, node_label(cluster, rank), command]
-        )
+        node = node_label(cluster, rank) + SUFFIX
+        os.execv(program, [program, "-F", str(write_config(here)), *terminal, node, command])
     raise typer.Exit(_own_terminal(here, cluster, rank, command))
 
 

@@ -109,7 +109,7 @@ class Forwarder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _, listening in self._listening:
+        for _route, listening in self._listening:
             # Who waits for a connection is woken by this, and not by its end.
             with suppress(OSError):
                 listening.shutdown(socket.SHUT_RDWR)

@@ -21,13 +21,17 @@ from gpucloud.model import SshAddress
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One node: the name to ``ssh`` to, its address, the alias its key is pinned under, and that key."""
+    """One node: the name to ``ssh`` to, its address, the alias its key is pinned under, and that key.
+
+    ``others`` are more names for it.
+    """
 
     name: str
     address: SshAddress
     alias: str
     host_key: str
     jump_key: str | None = None
+    others: tuple[str, ...] = ()
 
 
 def write(folder: Path, identity: Path, targets: Iterable[Target]) -> Path:
@@ -40,7 +44,8 @@ def write(folder: Path, identity: Path, targets: Iterable[Target]) -> Path:
             blocks.append(_block(f"{target.alias}-jump", jump, f"{target.alias}-jump", identity, folder))
             if target.jump_key:
                 keys.append(f"{target.alias}-jump {target.jump_key}\n")
-        blocks.append(_block(target.name, target.address, target.alias, identity, folder))
+        names = " ".join((target.name, *target.others))
+        blocks.append(_block(names, target.address, target.alias, identity, folder))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _replace(folder / "known_hosts", "".join(keys).encode())
     _replace(folder / "config", "".join(blocks).encode())
@@ -120,6 +125,27 @@ def install_include(user_config: Path, ours: Path) -> bool:
             f"{user_config} cannot be changed",
             why=error.strerror or str(error),
             hint=f"put this line at its top: {line.decode()}",
+        ) from error
+    return True
+
+
+def remove_include(user_config: Path) -> bool:
+    """Take the line of ``install_include`` out again; ``False`` when there is none.
+
+    Raises:
+        ConfigError: when the config cannot be read or written.
+    """
+    try:
+        text = user_config.read_bytes() if user_config.exists() else b""
+        rest = _OURS.sub(b"", text)
+        if rest == text:
+            return False
+        _replace(user_config.resolve(), rest, stat.S_IMODE(user_config.stat().st_mode))
+    except OSError as error:
+        raise ConfigError(
+            f"{user_config} cannot be changed",
+            why=error.strerror or str(error),
+            hint=f"delete the line {INCLUDE_NOTE!r} and the one below it",
         ) from error
     return True
 
