@@ -26,6 +26,7 @@ HOMES: Final = {
     "ssh": "access",
     "exec": "access",
     "forward": "tunnels",
+    "notebook": "tunnels",
     "check": "check",
     "push": "files",
     "pull": "files",

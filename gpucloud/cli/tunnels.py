@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,6 +16,10 @@ from gpucloud.errors import RemoteError
 if TYPE_CHECKING:
     from gpucloud.fleet.forward import Bound, Forwarder
     from gpucloud.fleet.link import Link
+    from gpucloud.jobs.notebook import Notebook
+
+USUAL_PORT: Final = 8888
+"""Where people expect Jupyter."""
 
 Routes = Annotated[
     list[str],
@@ -49,7 +53,69 @@ def forward(
         _show(link.label, bound)
         if open_:
             _open_later(forwarder, bound[0], f"http://{bound[0].place}/")
-        _hold(link)
+        _hold(link, f"{link.label} goes on")
+
+
+@app.command()
+def notebook(
+    name: NodeName,
+    port: Annotated[int | None, typer.Option("--port", help="The port here.", min=0, max=65535)] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="End the one that runs there.")] = False,
+) -> None:
+    """Jupyter on a machine, in a browser here: started there, or found again, and led here until Ctrl-C.
+
+    It goes on without you, but the machine counts as idle while nothing computes and nobody works in it.
+
+    Example: gpucloud notebook train
+    """
+    from gpucloud.cli.context import fleet
+    from gpucloud.fleet.forward import LOOPBACK, Forwarder, Route
+    from gpucloud.fleet.link import Link
+
+    here = fleet()
+    cluster, rank = find_node(here, name)
+    with Link(here, cluster, rank) as link, Forwarder(link) as forwarder:
+        if stop:
+            _stop(link)
+            return
+        found = _start(link)
+        route = Route(port, "localhost", found.port)
+        bound = forwarder.bind(route, LOOPBACK, preferred=USUAL_PORT)
+        forwarder.serve()
+        url = f"http://{bound.place}{found.path}"
+        _show_notebook(link.label, found, bound, url)
+        if not no_open:
+            _open_later(forwarder, bound, url)
+        _hold(link, f"Jupyter goes on: gpucloud notebook {name}, gpucloud notebook {name} --stop")
+
+
+def _start(link: Link) -> Notebook:
+    from gpucloud.jobs.notebook import start
+
+    out.note(f"looking for Jupyter on {link.label}")
+    return start(link.host())
+
+
+def _stop(link: Link) -> None:
+    """End what runs there, and say so."""
+    from gpucloud.jobs.notebook import stop
+
+    stopped = stop(link.host())
+    out.note(f"Jupyter on {link.label} {'has ended' if stopped else 'was not running'}")
+    if out.json:
+        out.document("notebook", event="stopped", node=link.label, stopped=stopped)
+
+
+def _show_notebook(label: str, found: Notebook, bound: Bound, url: str) -> None:
+    what = "JupyterLab" if found.kind == "lab" else "Jupyter"
+    out.note(f"{what} on {label} {'runs already' if found.reused else 'has started'}")
+    if out.json:
+        details = {"kind": found.kind, "reused": found.reused, "url": url}
+        out.document("notebook", event="ready", node=label, **details, **_to_json(bound))
+    else:
+        out.line(url)
+    out.flush()
 
 
 def _show(label: str, bound: Sequence[Bound]) -> None:
@@ -85,13 +151,13 @@ def _open_later(forwarder: Forwarder, bound: Bound, url: str) -> None:
     threading.Thread(target=go, name="open", daemon=True).start()
 
 
-def _hold(link: Link) -> None:
+def _hold(link: Link, after: str) -> None:
     """Go on until Ctrl-C, or until the machine is gone."""
     try:
         link.hold()
     except KeyboardInterrupt:
         out.note("")
-        out.note(f"nothing is forwarded any more; {link.label} goes on")
+        out.note(f"nothing is forwarded any more; {after}")
         raise
 
 

@@ -115,15 +115,18 @@ class Forwarder:
                 listening.shutdown(socket.SHUT_RDWR)
             listening.close()
 
-    def bind(self, route: Route, addresses: Sequence[str] = LOOPBACK) -> Bound:
-        """Take the local port of a route at each of the addresses that exist here, or else a free one.
+    def bind(
+        self, route: Route, addresses: Sequence[str] = LOOPBACK, *, preferred: int | None = None
+    ) -> Bound:
+        """Take the local port of a route at each of the addresses that exist here.
 
+        One that names none gets ``preferred``, else the number it has there, else any that is free.
         Connections wait there until ``serve``.
 
         Raises:
             UsageError: when the port that was asked for is not to be had.
         """
-        wanted = route.port if route.local is None else route.local
+        wanted = (preferred or route.port) if route.local is None else route.local
         try:
             if self._link.at_loopback and route.own and wanted == route.port:
                 raise OSError(errno.EADDRINUSE, "it would lead to itself")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 from gpucloud.errors import GpucloudError, HostUnreachable, Interrupted, NotFound
 from gpucloud.fleet import Fleet
-from gpucloud.fleet.contact import connect, look, node_label, poll
+from gpucloud.fleet.contact import connect, look, node_label, on_host, poll
 from gpucloud.model import Cluster, Event, Rental, RentalState
 from gpucloud.remote.sockets import is_loopback
 
 if TYPE_CHECKING:
     from gpucloud.remote.connection import Connection
+    from gpucloud.remote.host import Host
 
 LOOK_S: Final = 10.0
 """How often a connection is asked whether it is still one while nobody doubts it."""
@@ -69,6 +70,10 @@ class Link:
             except HostUnreachable:
                 lost = connection
                 self.doubt()
+
+    def host(self) -> Host:
+        """The on-host program behind the connection as it is. Raises ``HostUnreachable``."""
+        return on_host(self._other_than(None, time.monotonic()), self._rental())
 
     def doubt(self) -> None:
         """Have the connection looked at now."""
