@@ -40,7 +40,7 @@ class Link:
         self._changed = threading.Condition()
         self._doubtful = threading.Event()
         self._failure: GpucloudError | None = None
-        self._current: Connection | None = self._connect()
+        self._current: Connection | None = connect(fleet, cluster.rentals[rank], self.label)
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class Link:
             self._insist()
             self._ask()
             try:
-                return self._connect()
+                return connect(self._fleet, self._rental(), self.label, wait=False)
             except HostUnreachable as error:
                 last[:] = [error]
                 return None
@@ -125,9 +125,6 @@ class Link:
         if connection is None:
             raise last[0]
         return connection
-
-    def _connect(self) -> Connection:
-        return connect(self._fleet, self._rental(), self.label, wait=False)
 
     def _rental(self) -> Rental:
         """As the books have it now: started again it may be elsewhere."""

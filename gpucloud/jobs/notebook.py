@@ -57,11 +57,7 @@ def start(host: Host) -> Notebook:
     if answer["state"] == "missing":
         raise _missing(host, managed=bool(answer.get("managed")))
     if answer["state"] == "failed":
-        raise SetupFailed(
-            f"Jupyter did not start on {host.label}",
-            why=_plain(str(answer.get("why"))),
-            hint=f"gpucloud exec {host.label} -- cat ../notebook/log",
-        )
+        raise _failed(host, "start", answer)
     try:
         notebook = Notebook(int(answer["port"]), answer["token"], answer["kind"], answer["reused"] is True)
     except (KeyError, ValueError, TypeError) as error:
@@ -74,8 +70,11 @@ def start(host: Host) -> Notebook:
 
 
 def stop(host: Host) -> bool:
-    """End the server; ``False`` when there was none."""
-    return bool(_ask(host, "stop")["state"] == "stopped")
+    """End the server; ``False`` when there was none. Raises as ``start``."""
+    answer = _ask(host, "stop")
+    if answer["state"] == "failed":
+        raise _failed(host, "stop", answer)
+    return bool(answer["state"] == "stopped")
 
 
 def _ask(host: Host, what: str) -> dict[str, Any]:
@@ -88,6 +87,14 @@ def _ask(host: Host, what: str) -> dict[str, Any]:
     if not isinstance(answer, dict) or "state" not in answer:
         raise _nonsense(host, answer)
     return answer
+
+
+def _failed(host: Host, what: str, answer: dict[str, Any]) -> SetupFailed:
+    return SetupFailed(
+        f"Jupyter did not {what} on {host.label}",
+        why=_plain(str(answer.get("why"))),
+        hint=f"gpucloud exec {host.label} -- cat ../notebook/log",
+    )
 
 
 def _missing(host: Host, *, managed: bool) -> SetupFailed:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import calendar
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -91,16 +90,23 @@ def keep(kind: str, program: str) -> None:
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    wait_until(lambda: server.poll() is not None or answers(port, token), START_S)
-    if not answers(port, token):
-        end(identity(server.pid))
-        report(failed(last_words(token)))
-    elif answers(port, ""):
-        end(identity(server.pid))
-        report(failed("it lets everybody in, token or not"))
+    process = identity(server.pid)
+    try:
+        wait_until(lambda: server.poll() is not None or answers(port, token), START_S)
+        fault = ""
+        if not answers(port, token):
+            fault = last_words(token)
+        elif answers(port, ""):
+            fault = "it lets everybody in, token or not"
+        state = {"port": port, "token": token, "kind": kind, "server": process}
+        if not fault:
+            write("state.json", {**state, "keeper": identity(os.getpid())})
+    except OSError as error:
+        fault = str(error)
+    if fault:
+        end(process)
+        report(failed(fault))
     else:
-        state = {"port": port, "token": token, "kind": kind, "server": identity(server.pid)}
-        write("state.json", {**state, "keeper": identity(os.getpid())})
         report({**shown(state), "reused": False})
         look_after(state)
 
@@ -286,6 +292,8 @@ def wait_until(question: Any, at_most_s: float) -> None:
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
     """Nobody else starts or stops a server meanwhile."""
+    import fcntl
+
     with (HERE / "lock").open("w") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
         yield
@@ -338,10 +346,15 @@ def report(answer: dict[str, Any]) -> None:
     os.dup2(null, 1)
 
 
-if __name__ == "__main__":
+def main(action: str, *arguments: str) -> None:
+    """Do what the client asks for, or what ``launch_keeper`` does."""
     os.umask(0o077)
-    action, *arguments = sys.argv[1:]
-    if action in ("keep", "adopt"):
-        keep(*arguments) if action == "keep" else adopt()
-    else:
-        report(start() if action == "start" else stop())
+    actions = {"start": lambda: report(start()), "stop": lambda: report(stop()), "adopt": adopt}
+    try:
+        keep(*arguments) if action == "keep" else actions[action]()
+    except OSError as error:
+        report(failed(str(error)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -215,6 +215,20 @@ def test_one_that_does_not_come_up_as_it_should_is_told(jupyter: Desk, mode: str
     assert jupyter.servers() == []
 
 
+@pytest.mark.parametrize("file", ["config.json", "state.json", "lock"])
+def test_a_file_that_cannot_be_written_is_told_and_nothing_is_left_running(jupyter: Desk, file: str) -> None:
+    obstacle = jupyter.root / "notebook" / file
+    obstacle.unlink(missing_ok=True)
+    obstacle.mkdir(parents=True)
+    try:
+        done = jupyter.cli("notebook", "x", "--no-open")
+    finally:
+        obstacle.rmdir()
+    assert done.code == 84
+    assert file in done.err
+    assert jupyter.servers() == []
+
+
 RUNNING = '{"state": "running", "port": %s, "token": %s, "kind": "lab", "reused": true}'
 TOKEN = f'"{"0" * 48}"'
 
