@@ -12,6 +12,7 @@
     │   ├── HostUnreachable
     │   ├── HostKeyChanged
     │   ├── HostBusy            every slot of a shared machine is taken
+    │   ├── PortClosed          nothing answers at a port of the host
     │   └── SyncFailed
     ├── FleetError              renting and ending
     │   ├── PriceAboveCap
@@ -107,6 +108,13 @@ class HostBusy(RemoteError):
     """Every slot of a shared machine is taken, by us or by somebody else."""
 
     code = "host-busy"
+    retryable = True
+
+
+class PortClosed(RemoteError):
+    """Nothing answers at a port that the host was to lead to."""
+
+    code = "port-closed"
     retryable = True
 
 

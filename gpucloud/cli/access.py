@@ -27,7 +27,7 @@ def ssh(name: NodeName, words: Words = []) -> None:  # noqa: B006
     """
     from gpucloud.cli.context import fleet
     from gpucloud.fleet.contact import node_label
-    from gpucloud.fleet.ssh_config import write_config
+    from gpucloud.fleet.ssh_config import SUFFIX, write_config
     from gpucloud.jobs.script import command_text
 
     here = fleet()
@@ -38,9 +38,8 @@ def ssh(name: NodeName, words: Words = []) -> None:  # noqa: B006
     if program and cluster.rentals[rank].ssh and here.config.get("ssh.client") != "builtin":
         terminal = ["-t"] if sys.stdin.isatty() and not words else []
         _look_first(here, cluster, rank)
-        os.execv(
-            program, [program, "-F", str(write_config(here)), *terminal, node_label(cluster, rank), command]
-        )
+        node = node_label(cluster, rank) + SUFFIX
+        os.execv(program, [program, "-F", str(write_config(here)), *terminal, node, command])
     raise typer.Exit(_own_terminal(here, cluster, rank, command))
 
 

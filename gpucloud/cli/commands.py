@@ -25,6 +25,8 @@ HOMES: Final = {
     "run": "run",
     "ssh": "access",
     "exec": "exec",
+    "forward": "tunnels",
+    "notebook": "tunnels",
     "check": "check",
     "push": "files",
     "pull": "files",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gpucloud.cli.app import group
 from gpucloud.cli.render import out
+from gpucloud.errors import UsageError
 from gpucloud.redact import HIDDEN, is_secret
 
 config = group("config", "Settings, and SSH for other programs.")
@@ -44,22 +44,29 @@ def show(
 @config.command()
 def ssh(
     install: Annotated[bool, typer.Option("--install", help="Include it in ~/.ssh/config.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Include it there no more.")] = False,
 ) -> None:
     """Write a configuration with which ssh, scp, rsync and editors reach the clusters by name.
+
+    NAME.gpucloud is always a cluster of that name; NAME alone is, unless ~/.ssh/config has a NAME of yours.
 
     Example: gpucloud config ssh --install && ssh train
     """
     from gpucloud.cli.context import fleet
-    from gpucloud.fleet.ssh_config import write_config
-    from gpucloud.remote.openssh import install_include
+    from gpucloud.fleet.ssh_config import user_config, write_config
+    from gpucloud.remote.openssh import install_include, remove_include
 
-    ours = write_config(fleet())
+    if install and remove:
+        raise UsageError("--install or --remove?", why="they contradict each other", hint="give one of them")
+    ours, theirs = write_config(fleet()), user_config()
     if install:
-        theirs = Path.home() / ".ssh" / "config"
         changed = install_include(theirs, ours)
         out.note(f"{theirs} {'now includes it' if changed else 'includes it already'}")
+    if remove:
+        changed = remove_include(theirs)
+        out.note(f"{theirs} {'no longer includes it' if changed else 'does not include it'}")
     if out.json:
-        out.document("config-ssh", path=str(ours), installed=install, failures=[])
+        out.document("config-ssh", path=str(ours), installed=install, removed=remove, failures=[])
     else:
         out.line(str(ours))
 

@@ -60,6 +60,7 @@ _BY_ERROR: Final[tuple[tuple[type[errors.GpucloudError], ExitCode], ...]] = (
     (errors.NotFound, ExitCode.NOTHING_MATCHED),
     (errors.AuthError, ExitCode.CREDENTIALS),
     (errors.HostUnreachable, ExitCode.UNREACHABLE),
+    (errors.PortClosed, ExitCode.UNREACHABLE),
     (errors.Unreachable, ExitCode.UNREACHABLE),
     (errors.RateLimited, ExitCode.UNREACHABLE),
     (errors.BadReply, ExitCode.UNREACHABLE),

@@ -185,11 +185,13 @@ def _agree(plans: Sequence[Halt], jobs: Sequence[str], cancel: Sequence[str], *,
 
 def _stop(fleet: Fleet, plan: Halt, *, force: bool) -> Cluster:
     """Bring outputs home, stop it, and say what it has cost and goes on costing."""
+    from gpucloud.fleet.ssh_config import update_config
     from gpucloud.fleet.stop import stop as halt
     from gpucloud.jobs.wrap_up import close_jobs, rescue_outputs
 
     rescue_outputs(fleet, plan.cluster)
     stopped = halt(fleet, plan.cluster, force=force)
+    update_config(fleet)
     close_jobs(fleet, stopped)
     cost = fleet.store.ledger.cost(stopped.id)
     spent = "unknown" if cost is None else f"${cost:.4f}"

@@ -160,6 +160,8 @@ def reach(fleet: Fleet, rental: Rental, label: str) -> Rental:
         rental = _out_of_queue(fleet, rental, label)
     if fleet.provider(rental).traits.reach is Reach.NONE:
         return _running(fleet, rental, label)
+    from gpucloud.fleet.ssh_config import update_config
+
     fleet.tell(Event("waiting", f"{label}: waiting for SSH"))
     instance, connection = _answering(fleet, rental, label)
     assert instance.ssh is not None
@@ -174,6 +176,7 @@ def reach(fleet: Fleet, rental: Rental, label: str) -> Rental:
         if fleet.provider(rental).traits.outlives_instance:
             fleet.store.pins.add(alias(instance.ssh), connection.host_key, source)
         fleet.store.journal.reached(rental.token, instance.ssh, connection.host_key, source)
+    update_config(fleet)
     return fleet.store.journal.get(rental.token)
 
 

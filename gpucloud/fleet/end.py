@@ -19,6 +19,7 @@ from gpucloud.errors import (
 from gpucloud.fleet import Fleet
 from gpucloud.fleet.contact import connect, on_host, poll
 from gpucloud.fleet.sharing import hang_up
+from gpucloud.fleet.ssh_config import update_config
 from gpucloud.model import Cluster, ClusterState, Event, Instance, Rental, SideResource, utcnow
 from gpucloud.parallel import results, run_all
 from gpucloud.provider import HasSideResources, Provider
@@ -54,7 +55,9 @@ def end(fleet: Fleet, cluster: Cluster, reason: str) -> Cluster:
     """
     cluster = fleet.store.clusters.update(cluster.id, ClusterState.ENDING)
     results(run_all({r.token: partial(end_rental, fleet, r, reason) for r in cluster.rentals}))
-    return fleet.store.clusters.update(cluster.id, ClusterState.ENDED)
+    cluster = fleet.store.clusters.update(cluster.id, ClusterState.ENDED)
+    update_config(fleet)
+    return cluster
 
 
 def end_rental(fleet: Fleet, rental: Rental, reason: str) -> None:

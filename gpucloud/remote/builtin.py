@@ -27,6 +27,7 @@ from gpucloud.remote.connection import (
     KeyRefused,
     changed,
     fingerprint,
+    forbidden,
     lost,
     no_way,
     refused,
@@ -44,6 +45,9 @@ INSTALL_KEY: Final = (
     '{ [ -f "$f" ] && grep -qxF "$key" "$f" || printf "\\n%s\\n" "$key" >>"$f"; }'
 )
 """Adds the line on stdin to those that may log in; the file may lack its last line's end."""
+
+FORBIDDEN: Final = {1: "its SSH server forbids it", 3: "its SSH server does not know how"}
+"""Answers to the wish for a way through that say nothing of the place: RFC 4254, section 5.1."""
 
 _BAD_KEY: Final = (OSError, ValueError, TypeError, UnsupportedAlgorithm, paramiko.pkey.UnknownKeyType)
 
@@ -261,10 +265,15 @@ class Builtin(Connection):
             channel = self._transport.open_channel(
                 "direct-tcpip", target, ("127.0.0.1", 0), timeout=self._timeout_s
             )
-        except paramiko.ChannelException as error:
-            raise no_way(self.endpoint, target, str(error.text)) from error
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise self._lost(error) from error
+            # Of several refusals at once it reports one properly, and of the others nothing.
+            if not self._transport.is_active():
+                raise self._lost(error) from error
+            code = error.code if isinstance(error, paramiko.ChannelException) else None
+            if code in FORBIDDEN:
+                raise forbidden(self.endpoint, target, FORBIDDEN[code]) from error
+            why = "a connection to it was refused there" if code else "no answer came"
+            raise no_way(self.endpoint, target, why) from error
         return carry(channel)
 
     def extra(self, lane: int) -> Connection:

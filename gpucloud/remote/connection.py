@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from gpucloud.errors import HostKeyChanged, HostUnreachable, RemoteError
+from gpucloud.errors import HostKeyChanged, HostUnreachable, PortClosed, RemoteError
 from gpucloud.model import SshAddress
 from gpucloud.remote.streams import Reader, Writer
 
@@ -144,7 +144,8 @@ class Connection(ABC):
         only as long as something else keeps the connection.
 
         Raises:
-            RemoteError: when nothing answers there, or the host forbids it.
+            PortClosed: when nothing answers there.
+            RemoteError: when the host lets nobody through.
         """
 
     @abstractmethod
@@ -266,12 +267,21 @@ def refused(endpoint: Endpoint) -> KeyRefused:
     )
 
 
-def no_way(endpoint: Endpoint, target: tuple[str, int], why: str) -> RemoteError:
-    """The error for a place that cannot be reached from the host."""
+def no_way(endpoint: Endpoint, target: tuple[str, int], why: str) -> PortClosed:
+    """The error for a place at which nothing answers, as far as the host can say."""
+    return PortClosed(
+        f"nothing answers at {target[0]}:{target[1]} of {endpoint.label}",
+        why=why,
+        hint=f"start it there; gpucloud exec {endpoint.label} -- ss -ltn shows what listens",
+    )
+
+
+def forbidden(endpoint: Endpoint, target: tuple[str, int], why: str) -> RemoteError:
+    """The error for a host that lets nobody through to other places."""
     return RemoteError(
-        f"nothing answers at {target[0]}:{target[1]} on {endpoint.label}",
-        why=why or "nothing listens there, or the host forbids forwarding",
-        hint="start what shall listen there first",
+        f"{endpoint.label} lets nobody through to {target[0]}:{target[1]}",
+        why=why,
+        hint="set AllowTcpForwarding yes and PermitOpen any in its sshd_config",
     )
 
 

@@ -26,6 +26,9 @@ BUSY: Final = 75
 EXITS: Final = 128
 """The highest status of what ended by itself; above it shells tell of a signal, as does ``KILLED``."""
 
+ANSWER_BYTES: Final = 1 << 20
+"""What a host tells of itself is shorter."""
+
 BEGIN: Final = b"\x1egpucloud\x1e"
 """What our side of a command's output begins with; before it, login scripts may have printed anything."""
 
@@ -205,6 +208,23 @@ class Host:
         """What a script of its own prints that is run there from its stdin; leaves nothing behind."""
         done = self._sh(f"exec sh -s -- {shlex.join(words)}", stdin=script)
         return self._checked(done, "the hardware could not be checked").stdout
+
+    def answer(self, script: str, program: bytes, *, failing: str) -> bytes:
+        """What shell text prints that reads ``program`` from its stdin; our folder there is ``$r``.
+
+        Raises:
+            RemoteError: when it fails, which leads to the sentence ``failing``, or prints without an end.
+        """
+        out = bytearray()
+
+        def take(data: bytes) -> None:
+            out.extend(data)
+            if len(out) > ANSWER_BYTES:
+                raise RemoteError(f"{failing} on {self.label}", why="its answer does not end", hint="")
+
+        done = self._sh(f"umask 077; r={self._home}; {script}", stdin=program, stdout=take)
+        self._checked(done, failing)
+        return bytes(out)
 
     def clean(self) -> None:
         """End every job and remove our folder."""

@@ -253,7 +253,7 @@ class Multiplexed(Connection):
         try:
             return self._forwarded(target)
         except Denied as refusal:
-            raise no_way(self.endpoint, target, "") from refusal
+            raise no_way(self.endpoint, target, str(refusal)) from refusal
 
     def _forwarded(self, target: tuple[str, int]) -> socket.socket:
         near, far = socket.socketpair()

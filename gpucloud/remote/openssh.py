@@ -23,7 +23,8 @@ from gpucloud.model import SshAddress
 class Target:
     """One node: the name to ``ssh`` to, its address, the alias its key is pinned under, and that key.
 
-    ``control`` and ``jump_control`` are the sockets of the connections that are shared.
+    ``others`` are more names for it, ``control`` and ``jump_control`` the sockets of the connections that are
+    shared.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Target:
     alias: str
     host_key: str
     jump_key: str | None = None
+    others: tuple[str, ...] = ()
     control: Path | None = None
     jump_control: Path | None = None
 
@@ -58,7 +60,8 @@ def write(folder: Path, identity: Path, targets: Iterable[Target], *, persist_s:
             first.append(f"ProxyCommand ssh -F {ours} -W '[%h]:%p' {hop}")
         elif target.address.proxy:
             first.append(proxy_line(target.address))
-        blocks.append(block(target.name, target.address, target.alias, identity, known_hosts, first))
+        names = " ".join((target.name, *target.others))
+        blocks.append(block(names, target.address, target.alias, identity, known_hosts, first))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _replace(known_hosts, "".join(keys).encode())
     _replace(folder / "config", "".join(blocks).encode())
@@ -171,6 +174,27 @@ def install_include(user_config: Path, ours: Path) -> bool:
             f"{user_config} cannot be changed",
             why=error.strerror or str(error),
             hint=f"put this line at its top: {line.decode()}",
+        ) from error
+    return True
+
+
+def remove_include(user_config: Path) -> bool:
+    """Take the line of ``install_include`` out again; ``False`` when there is none.
+
+    Raises:
+        ConfigError: when the config cannot be read or written.
+    """
+    try:
+        text = user_config.read_bytes() if user_config.exists() else b""
+        rest = _OURS.sub(b"", text)
+        if rest == text:
+            return False
+        _replace(user_config.resolve(), rest, stat.S_IMODE(user_config.stat().st_mode))
+    except OSError as error:
+        raise ConfigError(
+            f"{user_config} cannot be changed",
+            why=error.strerror or str(error),
+            hint=f"delete the line {INCLUDE_NOTE!r} and the one below it",
         ) from error
     return True
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from gpucloud.remote.ends import hung_up
 from gpucloud.remote.streams import CHUNK
 
 if TYPE_CHECKING:
@@ -25,14 +26,19 @@ def carry(channel: paramiko.Channel) -> socket.socket:
         with suppress(OSError, EOFError):
             while data := far.recv(CHUNK):
                 channel.sendall(data)
-        with suppress(OSError, EOFError):
             channel.shutdown_write()
+        hung_up(far)
+        channel.close()
 
     sender = _thread(send)
 
     def receive() -> None:
         with channel, far:
             _pour(channel.recv, far)
+            # It has no exit status: this returns when the channel is closed.
+            channel.recv_exit_status()
+            with suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
             sender.join()
 
     _thread(receive)

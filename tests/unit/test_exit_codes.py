@@ -21,6 +21,7 @@ EXPECTED = {
     errors.HostUnreachable: 5,
     errors.HostKeyChanged: 85,
     errors.HostBusy: 80,
+    errors.PortClosed: 5,
     errors.SyncFailed: 84,
     errors.PriceAboveCap: 82,
     errors.BudgetRefused: 83,
@@ -115,8 +116,8 @@ def test_every_row_is_needed() -> None:
 
 def test_errors_that_trying_again_may_cure_are_the_ones_that_say_so() -> None:
     assert {kind.__name__ for kind in OURS if kind.retryable} == {
-        "Locked", "HostUnreachable", "HostBusy", "TeardownUnconfirmed", "OutputsNotVerified", "Interrupted",
-        "NoCapacity", "RateLimited", "Unreachable",
+        "Locked", "HostUnreachable", "HostBusy", "PortClosed", "TeardownUnconfirmed", "OutputsNotVerified",
+        "Interrupted", "NoCapacity", "RateLimited", "Unreachable",
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 from gpucloud.errors import ConfigError
 from gpucloud.model import SshAddress
 from gpucloud.remote.keys import new_key_pair
-from gpucloud.remote.openssh import INCLUDE_NOTE, Target, install_include, write
+from gpucloud.remote.openssh import INCLUDE_NOTE, Target, install_include, remove_include, write
 from tests.harness.sshd import openssh_host
 
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh on this machine")
@@ -154,6 +154,18 @@ def test_a_line_that_led_elsewhere_is_replaced(tmp_path: Path, theirs: bytes) ->
     assert b"/before" not in text
     assert text.count(INCLUDE_NOTE.encode()) == 1
     assert text.endswith(b"\n\n" + theirs)
+
+
+@pytest.mark.parametrize("theirs", THEIRS)
+def test_what_was_included_can_be_taken_out_again(tmp_path: Path, theirs: bytes) -> None:
+    config = tmp_path / "config"
+    config.write_bytes(theirs)
+    config.chmod(0o640)
+    assert not remove_include(config)
+    install_include(config, tmp_path / "ours")
+    assert remove_include(config)
+    assert (config.read_bytes(), mode(config)) == (theirs, 0o640)
+    assert not remove_include(tmp_path / "none")
 
 
 @needs_ssh
