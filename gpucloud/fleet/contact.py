@@ -18,7 +18,6 @@ from gpucloud.errors import (
     Unreachable,
 )
 from gpucloud.fleet import Fleet
-from gpucloud.fleet.check import inspect, require
 from gpucloud.fleet.origin import admitted_anew
 from gpucloud.model import (
     Cluster,
@@ -156,6 +155,8 @@ def reach(fleet: Fleet, rental: Rental, label: str) -> Rental:
         HostCheckFailed: when it is not what was rented.
         NoCapacity: when it waits in its provider's queue and its turn does not come.
     """
+    from gpucloud.fleet.check import inspect, require
+
     if rental.waits is not None:
         rental = _out_of_queue(fleet, rental, label)
     if fleet.provider(rental).traits.reach is Reach.NONE:

@@ -27,7 +27,6 @@ from gpucloud.remote.connection import (
     unreachable,
 )
 from gpucloud.remote.liveness import DEAD_AFTER_S
-from gpucloud.remote.master import interactive, silent, start
 from gpucloud.remote.mux import Control, Denied, Gone, Strange
 from gpucloud.remote.streams import Reader, Writer, drain
 from gpucloud.remote.tunnel import carry_back
@@ -67,7 +66,7 @@ class Multiplexed(Connection):
         )
         try:
             self._reach()
-        except Strange as error:
+        except (Strange, OSError) as error:
             self._leave()
             raise Incompatible(str(error)) from error
         except BaseException:
@@ -112,24 +111,34 @@ class Multiplexed(Connection):
         """Take part in the shared connection, if there is one."""
         path = self._shared
         try:
-            self._lease = Control(path)
-            self._pid = self._lease.pid()
+            self._hold(path)
         except Gone:
             return False
-        self._path, self._proven = path, False
+        self._proven = False
         return True
+
+    def _hold(self, path: Path) -> None:
+        """Keep the master at ``path`` from ending. Raises ``Gone``."""
+        lease = Control(path)
+        try:
+            self._pid = lease.pid()
+        except BaseException:
+            lease.close()
+            raise
+        self._lease, self._path = lease, path
 
     def _begin(self, deadline: float) -> None:
         """Make a connection that is nobody else's yet."""
-        self._path, self.host_key = start(
+        from gpucloud.remote.master import start
+
+        path, self.host_key = start(
             self.endpoint,
             self.jump._path if self.jump else None,
             timeout_s=max(0.0, deadline - time.monotonic()),
             persist_s=self._persist_s or PRIVATE_S,
         )
         try:
-            self._lease = Control(self._path)
-            self._pid = self._lease.pid()
+            self._hold(path)
         except Gone as error:
             raise lost(self.endpoint, "it hung up") from error
         self._proven = True
@@ -146,7 +155,7 @@ class Multiplexed(Connection):
         deadline = time.monotonic() + self._timeout_s
         with self._locked(deadline):
             # Another command may have done it meanwhile.
-            if not self._join() or silent(self._pid):
+            if not self._join() or self._silent():
                 self._begin(deadline)
                 self._publish()
 
@@ -224,6 +233,8 @@ class Multiplexed(Connection):
         return control
 
     def _silent(self) -> bool:
+        from gpucloud.remote.master import silent
+
         return silent(self._pid) or (self.jump is not None and self.jump._silent())
 
     def _kill(self) -> None:
@@ -243,6 +254,8 @@ class Multiplexed(Connection):
 
     def interact(self, command: str) -> int:
         """As described by ``Connection``."""
+        from gpucloud.remote.master import interactive
+
         status = interactive(self._path, command)
         if status == KILLED:
             self._still_there()

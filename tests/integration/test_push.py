@@ -15,7 +15,8 @@ import pytest
 from gpucloud.errors import SyncFailed
 from gpucloud.remote.sync import push
 from tests.harness.host_sh import ODD_NAMES
-from tests.integration.synced import There, listing, names, put
+from tests.integration.synced import There, installed, listing, names, put
+from tests.providers.rented import Rented
 
 NOBODY = 65_534
 
@@ -93,9 +94,11 @@ def test_outputs_that_were_sent_along_are_the_job_s_from_then_on(there: There, h
 
 
 def test_what_cannot_be_read_any_more_is_not_deleted_there(
-    there: There, monkeypatch: pytest.MonkeyPatch
+    machine: Rented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    # A shared connection is for one user alone, and here is another for a while.
+    with tempfile.TemporaryDirectory() as folder, machine.builtin() as connection:
+        there = installed(connection, machine.folder / "home")
         here = Path(folder, "here")
         monkeypatch.setenv("HOME", folder)
         put(here, "closed/a", "file", "gone")

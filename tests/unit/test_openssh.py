@@ -219,3 +219,36 @@ def test_a_folder_that_may_not_be_written_is_left_as_it_is(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="cannot be changed"):
         install_include(config, tmp_path / "ours")
     assert config.read_text() == "Host mine\n"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        SshAddress("192.0.2.1\n  ProxyCommand touch /tmp/owned"),
+        SshAddress("192.0.2.1", user="root\nProxyCommand touch /tmp/owned"),
+        SshAddress("-oProxyCommand=id"),
+        SshAddress("two words"),
+        SshAddress(""),
+        SshAddress("192.0.2.1", proxy=("nc", "a\nb")),
+        SshAddress("192.0.2.1", jump=SshAddress('a"b')),
+    ],
+)
+def test_what_a_provider_tells_becomes_no_setting_of_its_own(tmp_path: Path, address: SshAddress) -> None:
+    target = Target("x", address, "alias", "ssh-ed25519 AAAA")
+    with pytest.raises(ConfigError, match="cannot be used in an SSH address"):
+        write(tmp_path / "ssh", tmp_path / "key", [target])
+    assert not (tmp_path / "ssh").exists()
+
+
+def test_a_shared_connection_and_a_proxy_are_told_to_ssh(tmp_path: Path) -> None:
+    address = SshAddress("192.0.2.1", proxy=("a proxy", "100%", "%h:%p"))
+    target = Target("x", address, "alias", "ssh-ed25519 AAAA", control=tmp_path / "a socket")
+    config = write(tmp_path / "ssh", tmp_path / "key", [target], persist_s=90)
+    shown = subprocess.run(["ssh", "-G", "-F", str(config), "x"], capture_output=True, text=True, check=True)
+    settings = dict(line.split(" ", 1) for line in shown.stdout.splitlines() if " " in line)
+    assert settings["controlpath"] == str(tmp_path / "a socket")
+    assert settings["controlmaster"] == "auto"
+    assert settings["controlpersist"] == "90"
+    assert settings["proxycommand"] == "'a proxy' 100%% %h:%p"
+    alone = write(tmp_path / "ssh", tmp_path / "key", [target])
+    assert "Control" not in alone.read_text()
