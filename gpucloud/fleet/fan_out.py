@@ -35,7 +35,7 @@ AT_ONE_SERVER: Final = 8
 UNTOLD: Final = 256
 """So many pieces of output may wait to be taken."""
 
-CONFIRM_S: Final = 10
+CONFIRM_S: Final = 20
 """How much longer than its grace the end of a command may take until it is given up."""
 
 LAST_WORDS_S: Final = 2

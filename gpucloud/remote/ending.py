@@ -37,10 +37,19 @@ fi
 eval "$gpucloud_go"
 """
 
-# PID TENTHS: SIGTERM to a session, SIGKILL to what is left of it after so many tenths of a second. Says what
-# it took. Without /proc only the process group can be reached. The dead that nobody collects do not count.
+# PID SECONDS: SIGTERM to a session, SIGKILL to what is left of it after so many seconds. Says what it took.
+# Without /proc only the process group can be reached. The dead that nobody collects do not count.
 _END: Final = """\
-pid=$1 tenths=$2
+pid=$1 now=0
+nap() {
+  if read -r now _ </proc/uptime; then
+    now=${now%%.*}
+    sleep "$1" || sleep 1
+  else
+    sleep 1
+    now=$((now + 1))
+  fi
+}
 each() {
   there=1
   if [ ! -e "/proc/$$/stat" ]; then
@@ -65,15 +74,17 @@ each() {
 {
   each TERM || { echo none; exit; }
   each CONT
-  sleep 0.02 || sleep 1
-  while each 0 && [ "$tenths" -gt 0 ]; do
-    sleep 0.1 || { sleep 1; tenths=$((tenths - 9)); }
-    tenths=$((tenths - 1))
+  nap 0.02
+  deadline=$((now + $2)) pause=0.1
+  while each 0 && [ "$now" -lt "$deadline" ]; do
+    nap "$pause"
+    # To look takes long where there are many processes.
+    [ "$now" -lt $((deadline - $2 + 2)) ] || pause=0.5
   done
   each 0 || { echo term; exit; }
   for try in 1 2 3 4 5 6 7 8 9 10; do
     each KILL || { echo kill; exit; }
-    sleep 0.1 || sleep 1
+    nap 0.1
   done
   echo left
 } 2>/dev/null
@@ -147,7 +158,7 @@ class Running:
                 why="the host has not told its number",
                 hint="gpucloud ssh shows what runs there",
             )
-        ending = f"exec sh -c {shlex.quote(_END)} sh {self._pid} {GRACE_S * 10}"
+        ending = f"exec sh -c {shlex.quote(_END)} sh {self._pid} {GRACE_S}"
         said = connection.run(ending).stdout.split()
         try:
             return Outcome(said[-1].decode("ascii", "replace"))
