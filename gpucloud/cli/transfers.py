@@ -96,9 +96,10 @@ class Meter:
     def left_s(self) -> float | None:
         """Seconds until its end at this rate; ``None`` when nobody can tell."""
         rate, total = self.rate, self.now.bytes_total
-        if total is None or not rate:
+        # Once all is on its way, how long the host takes to have it is not known.
+        if total is None or not rate or self.now.bytes >= total:
             return None
-        left = max(0, total - self.now.bytes) / rate
+        left = (total - self.now.bytes) / rate
         return left if left < LONGEST.total_seconds() else None
 
     def text(self, room: int) -> str:

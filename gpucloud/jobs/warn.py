@@ -21,15 +21,15 @@ Tell = Callable[[Event], object]
 
 
 def of_tree(tell: Tell, folder: str, tree: Tree, extra: Sequence[str] = ()) -> None:
-    """Warn of what looks secret and of names that some disks take for one, before a tree is sent.
+    """Warn of what looks secret before a tree is sent.
 
-    No word of a secret that was asked for: by ``extra``, or by a rule that includes it again.
+    No word of what was asked for: by ``extra``, or by a rule that includes it again.
     """
-    found = [s for s in suspects(Path(folder), tree) if not any(matches(glob, s.path) for glob in extra)]
+    found = [
+        s for s in suspects(Path(folder), tree.sizes()) if not any(matches(glob, s.path) for glob in extra)
+    ]
     wanted = included(Path(folder), [suspect.path for suspect in found])
     _of_suspects(tell, folder, [suspect for suspect in found if suspect.path not in wanted])
-    pairs = [f"{spelled(one)} and {spelled(other)}" for one, other in _alike(tree)]
-    _each(tell, [f"{pair} are one file on a disk that ignores case" for pair in pairs])
 
 
 def of_skipped(tell: Tell, skipped: Iterable[tuple[str, str]]) -> None:
@@ -72,21 +72,6 @@ def rule_for(path: str) -> str:
 def _bytes(character: str) -> int:
     """How many bytes it is on the disk; for the rules each is one character."""
     return len(os.fsencode(character))
-
-
-def _alike(tree: Tree) -> list[tuple[str, str]]:
-    """Pairs of paths that differ in case alone."""
-    seen: dict[str, str] = {}
-    folded = [entry.path.casefold() for entry in tree.entries]
-    if len(set(folded)) == len(folded):
-        return []
-    pairs = []
-    for entry, fold in zip(tree.entries, folded, strict=True):
-        other = seen.setdefault(fold, entry.path)
-        # Of two folders one pair is enough, without all that is in them.
-        if other != entry.path and other.rpartition("/")[0] == entry.path.rpartition("/")[0]:
-            pairs.append((other, entry.path))
-    return pairs
 
 
 def _each(tell: Tell, lines: Sequence[str]) -> None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gpucloud.remote.tree import EntryKind, Tree
-
 LARGEST: Final = 65_536
 """No file of keys and tokens is larger; what is, is not read."""
 
@@ -30,10 +28,12 @@ _GOOGLE = re.compile(
 _KAGGLE = re.compile(rb'"key"\s*:\s*"[0-9a-f]{32}"')
 _DOCKER = re.compile(rb'"(?:auth|identitytoken)"\s*:\s*"[^"]')
 _WORD = re.compile(rb"\A\s*[\w.=+/:-]{20,}\s*\Z")
-_KEYISH = re.compile(r"service|secret|credential|token(?!iz)|(?<!mon)key|oauth|adminsdk|-[0-9a-f]{12}\.json$")
-_FORMATS: Final = ("toml", "yaml", "yml", "ini")
+_KEYISH = re.compile(
+    rb"service|secret|credential|token(?!iz)|(?<!mon)key|oauth|adminsdk|-[0-9a-f]{12}\.json$"
+)
+_FORMATS: Final = (b"toml", b"yaml", b"yml", b"ini")
 _NO_EXAMPLE = re.compile(
-    r"^(?!.*(?:^|[._-])(?:example|sample|template|tmpl|tpl|dist|defaults?|schema)(?:[._-]|$))"
+    rb"^(?!.*(?:^|[._-])(?:example|sample|template|tmpl|tpl|dist|defaults?|schema)(?:[._-]|$))"
 )
 
 
@@ -51,84 +51,84 @@ class _Kind:
 
     what: str
     content: re.Pattern[bytes] | None
-    names: tuple[str, ...] = ()
-    suffixes: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
-    like: re.Pattern[str] | None = None
+    names: tuple[bytes, ...] = ()
+    suffixes: tuple[bytes, ...] = ()
+    prefixes: tuple[bytes, ...] = ()
+    folders: tuple[bytes, ...] = ()
+    like: re.Pattern[bytes] | None = None
 
-    def is_in(self, path: str) -> bool:
+    def is_in(self, path: bytes) -> bool:
         """Whether the folder of a file is one of those."""
-        return not self.folders or path.lower().rpartition("/")[0].rpartition("/")[2] in self.folders
+        return not self.folders or path.lower().rpartition(b"/")[0].rpartition(b"/")[2] in self.folders
 
 
 _KINDS: Final = (
     _Kind(
         "a private key",
         _PRIVATE_KEY,
-        names=("identity",),
-        suffixes=(".pem", ".key", ".ppk", ".asc"),
-        prefixes=("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "ssh_host_"),
+        names=(b"identity",),
+        suffixes=(b".pem", b".key", b".ppk", b".asc"),
+        prefixes=(b"id_rsa", b"id_dsa", b"id_ecdsa", b"id_ed25519", b"ssh_host_"),
     ),
-    _Kind("a key store", None, suffixes=(".p12", ".pfx", ".jks", ".keystore", ".kdbx")),
+    _Kind("a key store", None, suffixes=(b".p12", b".pfx", b".jks", b".keystore", b".kdbx")),
     _Kind(
         "variables with secrets",
         _ASSIGNED,
-        names=(".env",),
-        suffixes=(".env",),
-        prefixes=(".env.", ".env-", ".env_"),
+        names=(b".env",),
+        suffixes=(b".env",),
+        prefixes=(b".env.", b".env-", b".env_"),
         like=_NO_EXAMPLE,
     ),
     _Kind(
         "variables with secrets",
         _SECRET_ASSIGNED,
-        names=(".envrc",),
-        suffixes=(".tfvars",),
+        names=(b".envrc",),
+        suffixes=(b".tfvars",),
         like=_NO_EXAMPLE,
     ),
-    _Kind("AWS credentials", _AWS, names=("credentials",)),
-    _Kind("AWS credentials", _AWS, names=("config",), folders=(".aws",)),
-    _Kind("logins", _NETRC, names=(".netrc", "_netrc", "netrc")),
+    _Kind("AWS credentials", _AWS, names=(b"credentials",)),
+    _Kind("AWS credentials", _AWS, names=(b"config",), folders=(b".aws",)),
+    _Kind("logins", _NETRC, names=(b".netrc", b"_netrc", b"netrc")),
     _Kind(
         "access to a Kubernetes cluster",
         _KUBE,
-        suffixes=(".kubeconfig",),
-        prefixes=("kubeconfig",),
+        suffixes=(b".kubeconfig",),
+        prefixes=(b"kubeconfig",),
     ),
-    _Kind("access to a Kubernetes cluster", _KUBE, names=("config",), folders=(".kube",)),
+    _Kind("access to a Kubernetes cluster", _KUBE, names=(b"config",), folders=(b".kube",)),
     _Kind(
         "the token of a package registry",
         _SECRET_ASSIGNED,
-        names=(".npmrc", ".pypirc", ".yarnrc.yml", ".condarc"),
+        names=(b".npmrc", b".pypirc", b".yarnrc.yml", b".condarc"),
     ),
-    _Kind("the key of an account", _GOOGLE, suffixes=(".json",), like=_KEYISH),
-    _Kind("the key of an account", _KAGGLE, names=("kaggle.json",)),
-    _Kind("logins", _DOCKER, names=("config.json",), folders=(".docker",)),
-    _Kind("logins", _ADDRESS, names=(".git-credentials",)),
-    _Kind("a login in an address", _ADDRESS, names=("config",), folders=(".git",)),
-    _Kind("a Terraform state", None, suffixes=(".tfstate",)),
-    _Kind("a Terraform state", None, suffixes=(".backup",), like=re.compile(r"\.tfstate\.")),
+    _Kind("the key of an account", _GOOGLE, suffixes=(b".json",), like=_KEYISH),
+    _Kind("the key of an account", _KAGGLE, names=(b"kaggle.json",)),
+    _Kind("logins", _DOCKER, names=(b"config.json",), folders=(b".docker",)),
+    _Kind("logins", _ADDRESS, names=(b".git-credentials",)),
+    _Kind("a login in an address", _ADDRESS, names=(b"config",), folders=(b".git",)),
+    _Kind("a Terraform state", None, suffixes=(b".tfstate",)),
+    _Kind("a Terraform state", None, suffixes=(b".backup",), like=re.compile(rb"\.tfstate\.")),
     _Kind(
         "a token",
         _WORD,
-        names=("token", "api_key", ".api_key", "hf_token", "wandb_api_key", ".vault-token"),
-        suffixes=(".token",),
-        prefixes=(".hf_token", ".huggingface_token", ".wandb_api_key"),
+        names=(b"token", b"api_key", b".api_key", b"hf_token", b"wandb_api_key", b".vault-token"),
+        suffixes=(b".token",),
+        prefixes=(b".hf_token", b".huggingface_token", b".wandb_api_key"),
     ),
     _Kind(
         "a file of secrets",
         _SECRET_ASSIGNED,
         names=(
-            *(".secrets", ".modal.toml", ".comet.config", ".s3cfg", ".boto", ".my.cnf", "rclone.conf"),
-            *(f"secrets.{kind}" for kind in _FORMATS),
-            *(f"credentials.{kind}" for kind in _FORMATS),
+            *(b".secrets", b".modal.toml", b".comet.config", b".s3cfg", b".boto", b".my.cnf", b"rclone.conf"),
+            *(b"secrets." + kind for kind in _FORMATS),
+            *(b"credentials." + kind for kind in _FORMATS),
         ),
     ),
-    _Kind("a file of secrets", None, names=(".pgpass", ".htpasswd", ".dockercfg")),
+    _Kind("a file of secrets", None, names=(b".pgpass", b".htpasswd", b".dockercfg")),
 )
 
 
-def _by(field: str) -> dict[str, tuple[_Kind, ...]]:
+def _by(field: str) -> dict[bytes, tuple[_Kind, ...]]:
     """The kinds that each of their names, suffixes or prefixes may mean."""
     words = {word for kind in _KINDS for word in getattr(kind, field)}
     return {word: tuple(kind for kind in _KINDS if word in getattr(kind, field)) for word in words}
@@ -141,23 +141,22 @@ _STARTS: Final = frozenset(word[:3] for word in _PREFIXES)
 _ENDS: Final = frozenset(word[-4:] for word in (*_NAMES, *_SUFFIXES))
 
 
-def suspects(root: Path, tree: Tree) -> list[Suspect]:
-    """Name the files of ``tree``, a scan of ``root``, that look as if they held secrets."""
+def suspects(root: Path, files: Iterable[tuple[bytes, int]]) -> list[Suspect]:
+    """Name what looks as if it held secrets among regular files below ``root``: paths and sizes in bytes."""
     found = []
-    for entry in tree.entries:
+    for path, size in files:
         # So much is done for every file of every push, and nearly all of them are innocent by then.
-        name = entry.path[entry.path.rfind("/") + 1 :].lower()
-        if name[-4:] not in _ENDS and name[:3] not in _STARTS:
-            continue
-        kinds = _kinds(name, entry.path) if entry.kind is EntryKind.FILE and entry.size else ()
-        if kinds and (what := _judged(root / entry.path, entry.size, kinds)):
-            found.append(Suspect(entry.path, what))
+        name = path[path.rfind(b"/") + 1 :].lower()
+        if (name[-4:] in _ENDS or name[:3] in _STARTS) and size:
+            kinds = _kinds(name, path)
+            if kinds and (what := _judged(root / os.fsdecode(path), size, kinds)):
+                found.append(Suspect(os.fsdecode(path), what))
     return found
 
 
-def _kinds(name: str, path: str) -> list[_Kind]:
+def _kinds(name: bytes, path: bytes) -> list[_Kind]:
     """What a file may be by its name, in small letters, and by the folder that it is in."""
-    kinds = _NAMES.get(name, ()) + _SUFFIXES.get(name[name.rfind(".") :], ())
+    kinds = _NAMES.get(name, ()) + _SUFFIXES.get(name[name.rfind(b".") :], ())
     if name[:3] in _STARTS:
         kinds += tuple(kind for word in _PREFIXES if name.startswith(word) for kind in _PREFIXES[word])
     return [kind for kind in kinds if kind.like is None or kind.like.search(name) if kind.is_in(path)]

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -53,6 +53,12 @@ class Tree:
 
     entries: tuple[Entry, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+
+    def sizes(self) -> Iterator[tuple[bytes, int]]:
+        """The path and bytes of each regular file."""
+        for entry in self.entries:
+            if entry.kind is EntryKind.FILE:
+                yield os.fsencode(entry.path), entry.size
 
     @property
     def files(self) -> int:

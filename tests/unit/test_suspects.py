@@ -98,7 +98,7 @@ def put(root: Path, files: dict[str, str]) -> None:
 @pytest.mark.parametrize("name", SECRETS)
 def test_what_holds_a_secret_is_suspect(tmp_path: Path, name: str) -> None:
     put(tmp_path, {name: SECRETS[name], "train.py": "print()\n"})
-    (found,) = suspects(tmp_path, scan(tmp_path))
+    (found,) = suspects(tmp_path, scan(tmp_path).sizes())
     assert found.path == name
     assert found.what
 
@@ -106,29 +106,29 @@ def test_what_holds_a_secret_is_suspect(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_holds_none_is_not(tmp_path: Path, name: str) -> None:
     put(tmp_path, {name: HARMLESS[name]})
-    assert suspects(tmp_path, scan(tmp_path)) == []
+    assert suspects(tmp_path, scan(tmp_path).sizes()) == []
 
 
 def test_a_folder_a_link_and_a_large_file_are_not_looked_into(tmp_path: Path) -> None:
     put(tmp_path, {"there/token": TOKEN, "large.pem": RSA + "x" * LARGEST})
     (tmp_path / "id_rsa").mkdir()
     (tmp_path / ".env").symlink_to("there/token")
-    assert [suspect.path for suspect in suspects(tmp_path, scan(tmp_path))] == ["there/token"]
+    assert [suspect.path for suspect in suspects(tmp_path, scan(tmp_path).sizes())] == ["there/token"]
 
 
 def test_what_vanishes_meanwhile_is_no_matter(tmp_path: Path) -> None:
     put(tmp_path, {"id_rsa": RSA})
     tree = scan(tmp_path)
     (tmp_path / "id_rsa").unlink()
-    assert suspects(tmp_path, tree) == []
+    assert suspects(tmp_path, tree.sizes()) == []
     os.mkfifo(tmp_path / "id_rsa")
-    assert suspects(tmp_path, tree) == []
+    assert suspects(tmp_path, tree.sizes()) == []
 
 
 def test_with_git_a_login_in_its_configuration_is_seen(tmp_path: Path) -> None:
     put(tmp_path, {".git/config": '[remote "origin"]\n\turl = https://me:ghp_abc@github.com/me/it\n'})
-    assert suspects(tmp_path, scan(tmp_path)) == []
-    assert [s.path for s in suspects(tmp_path, scan(tmp_path, git=True))] == [".git/config"]
+    assert suspects(tmp_path, scan(tmp_path).sizes()) == []
+    assert [s.path for s in suspects(tmp_path, scan(tmp_path, git=True).sizes())] == [".git/config"]
 
 
 def told(root: Path, *extra: str) -> list[str]:
@@ -186,16 +186,6 @@ def test_what_was_asked_for_by_name_is_no_surprise(tmp_path: Path) -> None:
         "warning: keys/id_rsa looks like a private key, and is sent"
     ]
     assert told(tmp_path, ".env", "keys/*") == []
-
-
-def test_names_that_some_disks_take_for_one_are_told(tmp_path: Path) -> None:
-    put(tmp_path, {"src/Model.py": "", "src/model.py": "", "A/x": "", "a/x": ""})
-    if (tmp_path / "SRC").exists():
-        pytest.skip("this disk takes them for one")
-    assert told(tmp_path) == [
-        "warning: A and a are one file on a disk that ignores case",
-        "warning: src/Model.py and src/model.py are one file on a disk that ignores case",
-    ]
 
 
 def test_a_rule_for_a_path_is_for_that_path_alone() -> None:
