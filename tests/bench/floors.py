@@ -6,12 +6,14 @@ As root, from a checkout; it takes a minute. Medians, in one run.
 from __future__ import annotations
 
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -26,8 +28,21 @@ TRANSFER_S: Final = 3
 """Each transfer is about as large as one stream brings over in this time."""
 
 _NEAR_BYTES_S: Final = 300 * trees.MIB
+_PLAIN_BYTES: Final = 256 * trees.MIB
 _WINDOW: Final = 2 * trees.MIB
 """What OpenSSH lets be on the way in a channel."""
+
+_SINK: Final = """
+import socket, threading
+server = socket.create_server(("", 0))
+print(server.getsockname()[1], flush=True)
+def drain(connection):
+    while connection.recv(1 << 20):
+        pass
+    connection.sendall(b"k")
+while True:
+    threading.Thread(target=drain, args=server.accept()[:1], daemon=True).start()
+"""
 
 
 def median_ms(act: Callable[[], float]) -> str:
@@ -54,6 +69,28 @@ def throughput(far: Far, streams: int) -> str:
     return f"{streams * size / took_s / 1e6:.0f} MB/s"
 
 
+def plain_throughput(far: Far, streams: int) -> str:
+    """MB/s over so many connections of TCP alone."""
+    data = bytes(trees.MIB)
+    with subprocess.Popen(far.ssh("far", f"python3 -c '{_SINK}'"), stdout=subprocess.PIPE) as sink:
+        assert sink.stdout is not None
+        address = (far.host.host, int(sink.stdout.readline()))
+
+        def send(number: int) -> None:
+            with socket.create_connection(address) as connection:
+                for _ in range(_PLAIN_BYTES // streams // len(data)):
+                    connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(1)
+
+        began = time.perf_counter()
+        with ThreadPoolExecutor(streams) as senders:
+            list(senders.map(send, range(streams)))
+        took_s = time.perf_counter() - began
+        sink.kill()
+    return f"{_PLAIN_BYTES / took_s / 1e6:.0f} MB/s"
+
+
 def start_up() -> Iterator[tuple[str, str]]:
     """What it costs to begin, here."""
     for code in (
@@ -77,8 +114,13 @@ def connection(far: Far) -> Iterator[tuple[str, str]]:
     with SharedSsh(far) as ssh:
         yield f"{where}the same over a ControlMaster", median_ms(lambda: ssh.run("true"))
         yield f"{where}`python3 -c pass` over it", median_ms(lambda: ssh.run("python3 -c pass"))
+    for streams in STREAMS[::3]:
+        yield f"{where}plain TCP, {streams} at once", plain_throughput(far, streams)
+    if far.rtt_s:
+        with far.close_by():
+            yield f"{where}plain TCP over the line without its delay", plain_throughput(far, 1)
     for streams in STREAMS:
-        yield f"{where}`ssh HOST 'cat >/dev/null'`, over {streams} open connections", throughput(far, streams)
+        yield f"{where}`ssh HOST 'cat >/dev/null'`, {streams} at once", throughput(far, streams)
 
 
 def files(folder: Path) -> Iterator[tuple[str, str]]:
