@@ -70,6 +70,7 @@ def notebook(
     Example: gpucloud notebook train
     """
     from gpucloud.cli.context import fleet
+    from gpucloud.cli.doorway import Doorway
     from gpucloud.fleet.forward import LOOPBACK, Forwarder, Route
     from gpucloud.fleet.link import Link
 
@@ -86,7 +87,7 @@ def notebook(
         url = f"http://{bound.place}{found.path}"
         _show_notebook(link.label, found, bound, url)
         if not no_open:
-            _open_later(forwarder, bound, url)
+            _open_later(forwarder, bound, Doorway(url).url)
         _hold(link, f"Jupyter goes on: gpucloud notebook {name}, gpucloud notebook {name} --stop")
 
 
@@ -135,7 +136,7 @@ def _show(label: str, bound: Sequence[Bound]) -> None:
 
 
 def _open_later(forwarder: Forwarder, bound: Bound, url: str) -> None:
-    """Open a browser as soon as the far side answers."""
+    """Open a browser as soon as the far side answers; some programs return only when they are closed."""
 
     def go() -> None:
         import webbrowser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -296,6 +297,39 @@ def test_it_ends_with_the_machine(tmp_path: Path, how: str) -> None:
         eventually(lambda: not here.servers())
         if how == "down":
             assert not root.exists()
+
+
+VISIT = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=60).status)"
+
+
+def test_the_browser_is_led_there_once_without_the_token_among_its_words(
+    jupyter: Desk, tmp_path: Path
+) -> None:
+    opened = tmp_path / "opened"
+    program(tmp_path / "browser", f'#!/bin/sh\necho "$1" >"{opened}.new"; mv "{opened}.new" "{opened}"\n')
+    browser = {"BROWSER": str(tmp_path / "browser")}
+    with jupyter.cli.start("notebook", "x", env=browser, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            token = process.stdout.readline().rstrip().partition("token=")[2]
+            eventually(opened.exists)
+            url = opened.read_text().rstrip()
+            assert token not in url
+            if os.geteuid() == 0 and shutil.which("python3", path="/usr/bin:/bin"):
+                stranger = subprocess.run(
+                    ["/usr/bin/env", "python3", "-c", VISIT, url],
+                    user=65534,
+                    env={"PATH": "/usr/bin:/bin"},
+                    cwd="/",
+                    capture_output=True,
+                    check=False,
+                )
+                assert b"404" in stranger.stderr
+            assert status(url) == 200
+            with pytest.raises(OSError, match="refused"):
+                status(url)
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_says_how_to_go_on(jupyter: Desk) -> None:
