@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import shlex
 import string
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Final
+from typing import Final, Self
 
 from gpucloud.errors import HostBusy, HostUnreachable, RemoteError, SyncFailed
 from gpucloud.model import JobState
@@ -32,6 +33,9 @@ BEGIN: Final = b"\x1egpucloud\x1e"
 
 NO_AGENT: Final = 99
 """The status with which a host says that it has no Python for our helper."""
+
+EXTRA_TIMEOUT_S: Final = 15
+"""How long to try for one connection more to a host that answers."""
 
 _BOOTSTRAP: Final = """\
 import sys
@@ -113,6 +117,12 @@ class Host:
         self.connection = connection
         self.label = connection.endpoint.label
         self._home = f'"$HOME/.gpucloud/{token}"'
+
+    def extra(self, lane: int) -> Self:
+        """The same host over a connection of its own, which whoever asks for it closes."""
+        other = copy.copy(self)
+        other.connection = extra(self.connection, lane)
+        return other
 
     def install(self, *, slots: int, claim: str, notice_probe: str, at_end: str) -> None:
         """Bring the program over and take the machine; doing it again does no harm.
@@ -321,6 +331,13 @@ class Host:
         if done.status != 0:
             raise failure(f"{message} on {self.label}", why=_text(done), hint="gpucloud ssh, to look there")
         return done
+
+
+def extra(connection: Connection, lane: int) -> Connection:
+    """A connection to the same host that shares nothing with another one."""
+    del lane
+    endpoint = replace(connection.endpoint, pinned=connection.host_key)
+    return Connection(endpoint, timeout_s=EXTRA_TIMEOUT_S)
 
 
 class _Ours:
