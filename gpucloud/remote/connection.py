@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,11 @@ from gpucloud.remote.streams import Reader, Writer
 
 # paramiko reports each failed attempt there, with a traceback; what matters is in the errors raised here.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+
+log = logging.getLogger(__name__)
+
+EXTRA_TIMEOUT_S: Final = 15
+"""How long to try for one connection more to a host that answers."""
 
 KILLED: Final = 255
 """The status of a command that a signal ended: SSH's own convention."""
@@ -195,6 +200,11 @@ class Connection:
         self._watch.stop()
         if self.jump:
             self.jump.close()
+
+    def extra(self, lane: int) -> Connection:
+        """One more connection to the same host, with a stream of its own; ``lane`` tells them apart."""
+        log.debug("lane %d to %s", lane, self.endpoint.label)
+        return Connection(replace(self.endpoint, pinned=self.host_key), timeout_s=EXTRA_TIMEOUT_S)
 
     def open_channel(self) -> paramiko.Channel:
         """A fresh session channel."""

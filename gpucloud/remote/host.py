@@ -11,7 +11,7 @@ import shlex
 import string
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Final, Self
@@ -33,9 +33,6 @@ BEGIN: Final = b"\x1egpucloud\x1e"
 
 NO_AGENT: Final = 99
 """The status with which a host says that it has no Python for our helper."""
-
-EXTRA_TIMEOUT_S: Final = 15
-"""How long to try for one connection more to a host that answers."""
 
 _BOOTSTRAP: Final = """\
 import sys
@@ -121,7 +118,7 @@ class Host:
     def extra(self, lane: int) -> Self:
         """The same host over a connection of its own, which whoever asks for it closes."""
         other = copy.copy(self)
-        other.connection = extra(self.connection, lane)
+        other.connection = self.connection.extra(lane)
         return other
 
     def install(self, *, slots: int, claim: str, notice_probe: str, at_end: str) -> None:
@@ -331,13 +328,6 @@ class Host:
         if done.status != 0:
             raise failure(f"{message} on {self.label}", why=_text(done), hint="gpucloud ssh, to look there")
         return done
-
-
-def extra(connection: Connection, lane: int) -> Connection:
-    """A connection to the same host that shares nothing with another one."""
-    del lane
-    endpoint = replace(connection.endpoint, pinned=connection.host_key)
-    return Connection(endpoint, timeout_s=EXTRA_TIMEOUT_S)
 
 
 class _Ours:

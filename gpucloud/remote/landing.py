@@ -112,10 +112,17 @@ class Landing:
 
     def put(self, path: str, content: bytes, mode: int, mtime_ns: int | None) -> str:
         """Put a whole file in place; returns where it is now."""
-        with self._writing(path) as folder, self.temporary(path, folder) as (name, descriptor):
-            write_all(descriptor, content)
-            finish(descriptor, mode, mtime_ns)
-            return self.settle(path, name, folder)
+        with self._writing(path) as folder:
+            while True:
+                with self.temporary(path, folder) as (name, descriptor):
+                    write_all(descriptor, content)
+                    finish(descriptor, mode, mtime_ns)
+                    try:
+                        return self.settle(path, name, folder)
+                    except FileNotFoundError:
+                        # Another pull took it for a stale one in the moment before it was locked.
+                        if os.fstat(folder).st_nlink == 0:
+                            raise
 
     def link(self, path: str, target: str) -> str:
         """Put a symlink in place, unless it is there; returns where it is now."""
