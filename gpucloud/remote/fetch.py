@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Any, Final
 
 from gpucloud.errors import SyncFailed
-from gpucloud.quantities import format_bytes
+from gpucloud.quantities import format_bytes, printable
 from gpucloud.remote.agent import pieces
 from gpucloud.remote.agent.frames import Broken, Frames, inflate
 from gpucloud.remote.catalogue import Catalogue, State
@@ -132,7 +132,7 @@ class _Fetch:
         if kind == b"X":
             raise SyncFailed(
                 f"the outputs on {self._host.label} could not be listed",
-                why=data[:1000].decode("utf-8", "replace"),
+                why=printable(data[:1000].decode("utf-8", "replace")),
                 hint="gpucloud ssh, to look there",
             )
         if not kind:

@@ -18,9 +18,10 @@ from typing import Final, Self
 
 from gpucloud.errors import HostBusy, HostUnreachable, RemoteError, SyncFailed
 from gpucloud.model import JobState
+from gpucloud.quantities import printable
 from gpucloud.remote.channel import CHUNK, drain
 from gpucloud.remote.connection import Completed, Connection
-from gpucloud.remote.streams import Reader, Writer
+from gpucloud.remote.streams import Collected, Reader, Tail, Writer, too_much
 
 BUSY: Final = 75
 """The status with which the on-host program says that the machine is taken."""
@@ -33,6 +34,9 @@ BEGIN: Final = b"\x1egpucloud\x1e"
 
 NO_AGENT: Final = 99
 """The status with which a host says that it has no Python for our helper."""
+
+GREETING_LIMIT: Final = 1 << 18
+"""Bytes that login scripts may print at most."""
 
 _BOOTSTRAP: Final = """\
 import sys
@@ -284,19 +288,22 @@ class Host:
         stdout: Callable[[bytes], object] | None = None,
         consume: Callable[[Reader], object] | None = None,
     ) -> Completed:
-        out: list[bytes] = []
+        out = Collected(self.label)
+        complaints = Tail()
         ours: list[_Ours] = []
 
         def take(output: Reader) -> None:
-            ours.append(_Ours(output))
+            ours.append(_Ours(output, self.label))
             if consume:
                 consume(ours[0])
-            drain(ours[0], stdout or out.append)
+            drain(ours[0], stdout or out)
 
         marked = f"printf '\\036gpucloud\\036'; {script}"
-        done = self.connection.run(f"exec sh -c {_word(marked)}", stdin=stdin, consume=take)
+        done = self.connection.run(
+            f"exec sh -c {_word(marked)}", stdin=stdin, consume=take, stderr=complaints
+        )
         # A login shell that runs nothing says so instead, and not always on stderr.
-        done = Completed(done.status, b"".join(out), done.stderr or ours[0].unmarked)
+        done = Completed(done.status, out.whole, complaints.whole or ours[0].unmarked)
         if done.status > EXITS:
             raise HostUnreachable(
                 f"{self.label} broke off what it was asked to do",
@@ -333,10 +340,11 @@ class Host:
 class _Ours:
     """The output of a command from ``BEGIN`` on; ``unmarked`` is all of it when that never comes."""
 
-    def __init__(self, output: Reader) -> None:
+    def __init__(self, output: Reader, label: str) -> None:
         self._output = output
         self.begun = False
         self._held = b""
+        self._label = label
 
     @property
     def unmarked(self) -> bytes:
@@ -349,6 +357,8 @@ class _Ours:
                 return b""
             _, mark, rest = (self._held + data).partition(BEGIN)
             self.begun, self._held = bool(mark), rest if mark else self._held + data
+            if not mark and len(self._held) > GREETING_LIMIT:
+                raise too_much(self._label)
         if not self._held:
             return self._output.read(size)
         data, self._held = self._held[:size], self._held[size:]
@@ -369,7 +379,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _text(done: Completed) -> str:
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    lines = [printable(line) for line in done.stderr.decode("utf-8", "replace").strip().splitlines()]
     return (
         "; ".join(line.removeprefix("gpucloud: ") for line in lines[-3:])
         or f"it ended with status {done.status}"
