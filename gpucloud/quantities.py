@@ -85,3 +85,11 @@ def parse_usd(text: str) -> Decimal:
     if match is None:
         raise ValueError(f"{text!r} is not an amount of money; write 30, $30 or 2.50")
     return Decimal(match[1])
+
+
+def printable(text: str) -> str:
+    """A stranger's words as one line, with all that would drive a terminal shown as an escape."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for letter in text
+    )

@@ -13,13 +13,14 @@ from gpucloud.cli.app import app
 from gpucloud.cli.options import folder_to_push, parsed
 from gpucloud.cli.render import out
 from gpucloud.errors import NothingMatched, OutputsNotVerified, UsageError
-from gpucloud.quantities import format_bytes, format_count, parse_duration
+from gpucloud.quantities import format_bytes, format_count, parse_duration, printable
 
 if TYPE_CHECKING:
     from gpucloud.fleet import Fleet
     from gpucloud.jobs.submit import SendOptions
     from gpucloud.model import Cluster, Job
-    from gpucloud.remote.sync import Pulled, Pushed
+    from gpucloud.remote.pull import Pulled
+    from gpucloud.remote.sync import Pushed
 
 BIGGEST: Final = 10
 EVERY: Final = "30s"
@@ -128,15 +129,19 @@ def _report(pulled: Pulled) -> None:
         out.document("pull", files=found, missing=pulled.missing, unverified=pulled.unverified, failures=[])
     else:
         for path in found:
-            out.line(path)
+            # A script gets the name as it is; a terminal would obey what is in it.
+            out.line(printable(path) if out.screen else path)
     for pattern in pulled.missing:
         out.note(f"{pattern!r} matches nothing there")
     for link in pulled.refused:
-        out.note(f"the link {link} leads out of the folder and was left there")
-    if pulled.unverified or pulled.missing:
+        out.note(f"the link {printable(link)} leads out of the folder and was left there")
+    for name_there in pulled.clashing:
+        out.note(f"{printable(name_there)} was left there: another name differs from it only by case")
+    if pulled.unverified or pulled.missing or pulled.clashing:
         raise OutputsNotVerified(
             "not everything came home",
-            why=f"{len(pulled.missing)} matched nothing, {len(pulled.unverified)} kept changing",
+            why=f"{len(pulled.missing)} matched nothing, {len(pulled.unverified)} kept changing or cannot be"
+            f" read, {len(pulled.clashing)} have no place here",
             hint="look there with gpucloud ssh, and pull again",
         )
 

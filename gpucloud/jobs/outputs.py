@@ -11,8 +11,8 @@ from typing import Final
 from gpucloud.errors import GpucloudError, OutputsNotVerified
 from gpucloud.fleet.contact import Contacts, node_label
 from gpucloud.model import Event, Job, utcnow
-from gpucloud.quantities import format_bytes, format_count
-from gpucloud.remote.sync import Pulled, pull
+from gpucloud.quantities import format_bytes, format_count, printable
+from gpucloud.remote.pull import Pulled, pull
 from gpucloud.store.ledger import Line
 
 GIB: Final = 2**30
@@ -27,7 +27,7 @@ def pull_home(
     newer_than: datetime | None = None,
     beside: str = "",
 ) -> Pulled:
-    """Pull files from one machine as ``sync.pull`` does, and enter what that costs, if it is known."""
+    """Pull files from one machine as ``pull`` does, and enter what that costs, if it is known."""
     label = node_label(contacts.cluster, rank)
     with contacts.fleet.view([label]) as watchers:
         pulled = pull(
@@ -61,10 +61,14 @@ def collect(contacts: Contacts, job: Job, *, lenient: bool = False) -> Pulled:
     for pattern in pulled.missing:
         contacts.fleet.tell(Event("warning", f"output {pattern!r} matches nothing on the host"))
     for name in pulled.refused:
-        contacts.fleet.tell(Event("warning", f"the link {name} leads out of the folder and was left there"))
+        contacts.fleet.tell(Event("warning", f"the link {printable(name)} leads out and was left there"))
     if pulled.unverified:
         raise unverified(
             contacts, job, f"{len(pulled.unverified)} kept changing, {pulled.unverified[0]!r} among them"
+        )
+    if pulled.clashing:
+        raise unverified(
+            contacts, job, f"{pulled.clashing[0]!r} differs only by case from a name that is here already"
         )
     if pulled.missing and not lenient:
         raise unverified(contacts, job, f"{pulled.missing[0]!r} matches nothing in its working directory")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import shlex
 import string
@@ -13,12 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Final
+from typing import Final, Self
 
 from gpucloud.errors import HostBusy, HostUnreachable, RemoteError, SyncFailed
 from gpucloud.model import JobState
+from gpucloud.quantities import printable
 from gpucloud.remote.connection import Completed, Connection
-from gpucloud.remote.streams import CHUNK, Reader, Writer, drain
+from gpucloud.remote.streams import CHUNK, Collected, Reader, Tail, Writer, drain, too_much
 
 BUSY: Final = 75
 """The status with which the on-host program says that the machine is taken."""
@@ -34,6 +36,9 @@ BEGIN: Final = b"\x1egpucloud\x1e"
 
 NO_AGENT: Final = 99
 """The status with which a host says that it has no Python for our helper."""
+
+GREETING_LIMIT: Final = 1 << 18
+"""Bytes that login scripts may print at most."""
 
 _BOOTSTRAP: Final = """\
 import sys
@@ -115,6 +120,12 @@ class Host:
         self.connection = connection
         self.label = connection.endpoint.label
         self._home = f'"$HOME/.gpucloud/{token}"'
+
+    def extra(self, lane: int) -> Self:
+        """The same host over a connection of its own, which whoever asks for it closes."""
+        other = copy.copy(self)
+        other.connection = self.connection.extra(lane)
+        return other
 
     def install(self, *, slots: int, claim: str, notice_probe: str, at_end: str) -> None:
         """Bring the program over and take the machine; doing it again does no harm.
@@ -314,19 +325,22 @@ class Host:
         stdout: Callable[[bytes], object] | None = None,
         consume: Callable[[Reader], object] | None = None,
     ) -> Completed:
-        out: list[bytes] = []
+        out = Collected(self.label)
+        complaints = Tail()
         ours: list[_Ours] = []
 
         def take(output: Reader) -> None:
-            ours.append(_Ours(output))
+            ours.append(_Ours(output, self.label))
             if consume:
                 consume(ours[0])
-            drain(ours[0], stdout or out.append)
+            drain(ours[0], stdout or out)
 
         marked = f"printf '\\036gpucloud\\036'; {script}"
-        done = self.connection.run(f"exec sh -c {_word(marked)}", stdin=stdin, consume=take)
+        done = self.connection.run(
+            f"exec sh -c {_word(marked)}", stdin=stdin, consume=take, stderr=complaints
+        )
         # A login shell that runs nothing says so instead, and not always on stderr.
-        done = Completed(done.status, b"".join(out), done.stderr or ours[0].unmarked)
+        done = Completed(done.status, out.whole, complaints.whole or ours[0].unmarked)
         if done.status > EXITS:
             raise HostUnreachable(
                 f"{self.label} broke off what it was asked to do",
@@ -369,10 +383,11 @@ class Host:
 class _Ours:
     """The output of a command from ``BEGIN`` on; ``unmarked`` is all of it when that never comes."""
 
-    def __init__(self, output: Reader) -> None:
+    def __init__(self, output: Reader, label: str) -> None:
         self._output = output
         self.begun = False
         self._held = b""
+        self._label = label
 
     @property
     def unmarked(self) -> bytes:
@@ -385,6 +400,8 @@ class _Ours:
                 return b""
             _, mark, rest = (self._held + data).partition(BEGIN)
             self.begun, self._held = bool(mark), rest if mark else self._held + data
+            if not mark and len(self._held) > GREETING_LIMIT:
+                raise too_much(self._label)
         if not self._held:
             return self._output.read(size)
         data, self._held = self._held[:size], self._held[size:]
@@ -405,7 +422,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _text(done: Completed) -> str:
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    lines = [printable(line) for line in done.stderr.decode("utf-8", "replace").strip().splitlines()]
     return (
         "; ".join(line.removeprefix("gpucloud: ") for line in lines[-3:])
         or f"it ended with status {done.status}"

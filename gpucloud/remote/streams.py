@@ -7,9 +7,17 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gpucloud.errors import RemoteError
+
 log = logging.getLogger(__name__)
 
 CHUNK: Final = 65_536
+
+LIMIT: Final = 1 << 28
+"""Bytes that a host may say in one answer which is collected; a list of a million files has some 10**8."""
+
+KEPT: Final = 1 << 16
+"""Bytes that are kept of what a host complains of: its last words."""
 
 
 class Writer(Protocol):
@@ -72,3 +80,42 @@ def drain(reader: Reader, sink: Callable[[bytes], object]) -> None:
     """Hand all of a stream on to ``sink``, piece by piece."""
     while data := reader.read():
         sink(data)
+
+
+class Collected:
+    """A sink that keeps all it is given, up to ``LIMIT``. Raises ``RemoteError`` beyond."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def __call__(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > LIMIT:
+            raise too_much(self._label)
+        self._pieces.append(data)
+
+    @property
+    def whole(self) -> bytes:
+        """All that came."""
+        return b"".join(self._pieces)
+
+
+class Tail:
+    """A sink that keeps the last ``KEPT`` bytes of what it is given."""
+
+    def __init__(self) -> None:
+        self.whole = b""
+
+    def __call__(self, data: bytes) -> None:
+        self.whole = (self.whole + data)[-KEPT:]
+
+
+def too_much(label: str) -> RemoteError:
+    """The error of a host that does not stop talking."""
+    return RemoteError(
+        f"{label} says more than any answer may have",
+        why="it may be broken, or hostile",
+        hint="do not trust it",
+    )
