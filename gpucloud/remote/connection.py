@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +70,7 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
         self.endpoint = endpoint
+        self._timeout_s = timeout_s
         self.jump = Connection(endpoint.jump, timeout_s=timeout_s) if endpoint.jump else None
         try:
             self._transport, line = self._connect(timeout_s)
@@ -195,6 +196,10 @@ class Connection:
         self._watch.stop()
         if self.jump:
             self.jump.close()
+
+    def extra(self, lane: int) -> Connection:
+        """Another connection to the same host, with a TCP stream of its own; ``lane`` counts from 1."""
+        return Connection(replace(self.endpoint, pinned=self.host_key), timeout_s=self._timeout_s)
 
     def open_channel(self) -> paramiko.Channel:
         """A fresh session channel."""

@@ -9,7 +9,8 @@ import io
 import shlex
 import string
 import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -112,7 +113,14 @@ class Host:
     def __init__(self, connection: Connection, token: str) -> None:
         self.connection = connection
         self.label = connection.endpoint.label
+        self.token = token
         self._home = f'"$HOME/.gpucloud/{token}"'
+
+    @contextmanager
+    def beside(self, lane: int) -> Iterator[Host]:
+        """The same over another connection, with a TCP stream of its own; ``lane`` counts from 1."""
+        with self.connection.extra(lane) as connection:
+            yield type(self)(connection, self.token)
 
     def install(self, *, slots: int, claim: str, notice_probe: str, at_end: str) -> None:
         """Bring the program over and take the machine; doing it again does no harm.

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import os
 import posixpath
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gpucloud.errors import SyncFailed, UsageError
-from gpucloud.remote.archive import write_tar
 from gpucloud.remote.host import Host
-from gpucloud.remote.streams import Reader, Writer
-from gpucloud.remote.tree import Entry, EntryKind, Manifest, Tree, changes, matches, scan, unseen
+from gpucloud.remote.push import Pushed, push
+from gpucloud.remote.streams import Reader
+from gpucloud.remote.tree import Tree, matches, scan
 from gpucloud.remote.unpack import LINK, stays_inside, unpack
+
+__all__ = ["Pulled", "Pushed", "preview", "pull", "push"]
 
 ATTEMPTS: Final = 3
 """How often files are sent again that changed while they were read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """What a push did: files and bytes sent, names deleted on the host, files that would not keep still."""
-
-    files: int
-    size: int
-    removed: int
-    changing: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,83 +38,6 @@ class Pulled:
     unverified: tuple[str, ...]
     missing: tuple[str, ...]
     refused: tuple[str, ...]
-
-
-def push(host: Host, source: str | Path, target: str, *, extra: Sequence[str] = ()) -> Pushed:
-    """Make ``target`` on the host what ``source``, a folder or a file, is here.
-
-    Only what differs from the last push is sent, and only what an earlier push brought is deleted, once it
-    has vanished here: not what the ignore rules leave out by now, nor what cannot be read at the moment.
-    Files that match ``extra`` are sent even when the rules leave them out.
-
-    Raises:
-        SyncFailed: when ``source`` cannot be read or ``target`` not be written.
-    """
-    root = Path(source)
-    key = hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    if root.is_dir():
-        return _push_tree(host, key, root, target, scan(root, extra=extra))
-    with tempfile.TemporaryDirectory(prefix="gpucloud-") as folder:
-        # A single file is a folder with nothing else in it, where it has the name that it gets.
-        place = PurePosixPath(target)
-        try:
-            shutil.copy2(root, Path(folder) / place.name)
-        except OSError as error:
-            raise SyncFailed(
-                f"the file {source} cannot be sent",
-                why=error.strerror or str(error),
-                hint="give the path of a file or folder that exists and that you may read",
-            ) from error
-        return _push_tree(host, key, Path(folder), f"{place.parent}/", scan(Path(folder), rules=False))
-
-
-def _push_tree(host: Host, key: str, root: Path, target: str, tree: Tree) -> Pushed:
-    """Bring a folder up to date; ``key`` names on the host what an earlier push of it sent."""
-    sent = Manifest.decode(host.sent(key))
-    hidden = unseen(root, tree, sent.values())
-    todo = changes({path: entry for path, entry in sent.items() if path not in hidden}, tree)
-    removals = [*todo.remove_files, *(f"{name}/" for name in todo.remove_folders)]
-    if not todo.send and not removals:
-        return Pushed(0, 0, 0, (), tree.skipped)
-    there = {entry.path: entry for entry in tree.entries}
-    # Should this be cut off, the next push sends all of it again, and knows what it may have to delete.
-    unsure = [*todo.send, *(sent[path.rstrip("/")] for path in removals)]
-    host.keep(key, Manifest.encode((there | {entry.path: _unsure(entry) for entry in unsure}).values()))
-    if removals:
-        host.remove(target, removals)
-    if todo.send:
-        there |= _send(host, root, target, todo.send)
-    host.keep(key, Manifest.encode(there.values()))
-    return Pushed(
-        files=sum(entry.kind is EntryKind.FILE for entry in todo.send),
-        size=sum(entry.size for entry in todo.send),
-        removed=len(removals),
-        changing=tuple(sorted(p for p, e in there.items() if e == _unsure(e) and os.path.lexists(root / p))),
-        skipped=tree.skipped,
-    )
-
-
-def _unsure(entry: Entry) -> Entry:
-    """Stands in a manifest for what may have come to the host, or not; it differs from all that is here."""
-    return replace(entry, mtime_ns=-1, mode=-1)
-
-
-def _send(host: Host, root: Path, target: str, entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Send entries, and again those that changed meanwhile; returns what then is on the host."""
-    there = {}
-    pending = list(entries)
-    for _ in range(ATTEMPTS):
-        changed: set[str] = set()
-
-        def write(out: Writer, batch: list[Entry] = pending, changed: set[str] = changed) -> None:
-            changed.update(write_tar(root, batch, out))
-
-        host.receive(target, write)
-        there.update({e.path: _unsure(e) if e.path in changed else e for e in pending})
-        pending = [e for e in scan(root, rules=False).entries if e.path in changed] if changed else []
-        if not pending:
-            break
-    return there
 
 
 def pull(
