@@ -15,7 +15,7 @@ from gpucloud.quantities import format_bytes, format_count
 
 if TYPE_CHECKING:
     from gpucloud.fleet import Fleet
-    from gpucloud.remote.sync import Pulled
+    from gpucloud.remote.pull import Pulled
 
 BIGGEST = 10
 

@@ -12,7 +12,7 @@ from gpucloud.errors import GpucloudError, OutputsNotVerified
 from gpucloud.fleet.contact import Contacts
 from gpucloud.model import Event, Job, utcnow
 from gpucloud.quantities import format_bytes, format_count
-from gpucloud.remote.sync import Pulled, pull
+from gpucloud.remote.pull import Pulled, pull
 from gpucloud.store.ledger import Line
 
 GIB: Final = 2**30

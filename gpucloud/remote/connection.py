@@ -29,6 +29,11 @@ from gpucloud.remote.streams import Reader, Writer
 # paramiko reports each failed attempt there, with a traceback; what matters is in the errors raised here.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
+log = logging.getLogger(__name__)
+
+EXTRA_TIMEOUT_S: Final = 15
+"""How long to try for one connection more to a host that answers."""
+
 KILLED: Final = 255
 """The status of a command that a signal ended: SSH's own convention."""
 
@@ -70,7 +75,6 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
         self.endpoint = endpoint
-        self._timeout_s = timeout_s
         self.jump = Connection(endpoint.jump, timeout_s=timeout_s) if endpoint.jump else None
         try:
             self._transport, line = self._connect(timeout_s)
@@ -198,8 +202,9 @@ class Connection:
             self.jump.close()
 
     def extra(self, lane: int) -> Connection:
-        """Another connection to the same host, with a TCP stream of its own; ``lane`` counts from 1."""
-        return Connection(replace(self.endpoint, pinned=self.host_key), timeout_s=self._timeout_s)
+        """One more connection to the same host, with a stream of its own; ``lane`` tells them apart."""
+        log.debug("lane %d to %s", lane, self.endpoint.label)
+        return Connection(replace(self.endpoint, pinned=self.host_key), timeout_s=EXTRA_TIMEOUT_S)
 
     def open_channel(self) -> paramiko.Channel:
         """A fresh session channel."""

@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import shlex
 import string
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Final
+from typing import Final, Self
 
 from gpucloud.errors import HostBusy, HostUnreachable, RemoteError, SyncFailed
 from gpucloud.model import JobState
@@ -116,11 +116,11 @@ class Host:
         self.token = token
         self._home = f'"$HOME/.gpucloud/{token}"'
 
-    @contextmanager
-    def beside(self, lane: int) -> Iterator[Host]:
-        """The same over another connection, with a TCP stream of its own; ``lane`` counts from 1."""
-        with self.connection.extra(lane) as connection:
-            yield type(self)(connection, self.token)
+    def extra(self, lane: int) -> Self:
+        """The same host over a connection of its own, which whoever asks for it closes."""
+        other = copy.copy(self)
+        other.connection = self.connection.extra(lane)
+        return other
 
     def install(self, *, slots: int, claim: str, notice_probe: str, at_end: str) -> None:
         """Bring the program over and take the machine; doing it again does no harm.

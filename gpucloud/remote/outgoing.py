@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Final
 from gpucloud.remote.agent import parts
 from gpucloud.remote.agent.frames import Frames
 from gpucloud.remote.agent.manifest import FILE, KIND, LINK, ROW, join, row, rows
-from gpucloud.remote.progress import TELL_S, Phase, Progress, Watcher
+from gpucloud.remote.meter import Meter
 
 PACK: Final = 1 << 20
 """Bytes of small files that go together; a file of more is sent in pieces of as many."""
@@ -33,41 +32,6 @@ _FILES: Final = 1000
 _INCOMPRESSIBLE: Final = 0.9
 _SKIP: Final = 16
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class Meter:
-    """Tells how far a phase has come, from any thread, and not too often."""
-
-    def __init__(self, watch: Watcher) -> None:
-        self._watch = watch
-        self._lock = threading.Lock()
-        self._now = Progress(Phase.COMPARING)
-        self._told = 0.0
-
-    def begin(self, phase: Phase, files: int | None = None, size: int | None = None) -> None:
-        """Another phase begins, of so many files and bytes where that is known."""
-        with self._lock:
-            self._now = Progress(phase, 0, 0, files, size)
-            self._tell()
-
-    def add(self, files: int, size: int) -> None:
-        """So many more are done."""
-        with self._lock:
-            now = self._now
-            self._now = Progress(
-                now.phase, now.files + files, now.bytes + size, now.files_total, now.bytes_total
-            )
-            if time.monotonic() - self._told >= TELL_S:
-                self._tell()
-
-    def end(self) -> None:
-        """The phase is over."""
-        with self._lock:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._told = time.monotonic()
-        self._watch(self._now)
 
 
 @dataclass(slots=True)

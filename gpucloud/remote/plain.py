@@ -24,7 +24,8 @@ from gpucloud.remote.agent.manifest import (
 )
 from gpucloud.remote.archive import write_tar
 from gpucloud.remote.host import Host
-from gpucloud.remote.outgoing import ATTEMPTS, Meter
+from gpucloud.remote.meter import Meter
+from gpucloud.remote.outgoing import ATTEMPTS
 from gpucloud.remote.progress import Phase
 from gpucloud.remote.streams import Writer
 from gpucloud.remote.tree import Entry, EntryKind, Plan, Tree, Unseen, difference
@@ -70,7 +71,7 @@ class Plain:
         if removals:
             self.host.remove(self.target, [os.fsdecode(path) for path in removals])
         if entries:
-            self.meter.begin(Phase.SENDING, self.files, self.size)
+            self.meter.begin(Phase.SENDING, files=self.files, size=self.size)
             self._send(entries)
         self.host.keep(self.key, encode(self.plan.there))
 

@@ -25,6 +25,7 @@ from gpucloud.remote.agent.frames import Broken, Frames
 from gpucloud.remote.agent.manifest import FILE, KIND, ROW, Changing, decode, digest, join, row, rows, split
 from gpucloud.remote.host import Host
 from gpucloud.remote.memory import Memory, Remembered
+from gpucloud.remote.meter import Meter
 from gpucloud.remote.outgoing import (
     ATTEMPTS,
     DELTA,
@@ -32,7 +33,6 @@ from gpucloud.remote.outgoing import (
     RANGE,
     Lane,
     Large,
-    Meter,
     Outgoing,
     Range,
     is_large,
@@ -323,7 +323,7 @@ class _Push:
     def _begin(self, plan: Plan) -> None:
         files, size = plan.totals()
         self._files, self._size = files, size
-        self._meter.begin(Phase.SENDING, files, size)
+        self._meter.begin(Phase.SENDING, files=files, size=size)
 
     def _prepare(self, frames: Frames, plan: Plan) -> None:
         """Send all but contents."""
@@ -561,7 +561,8 @@ class _ExtraLane(threading.Thread):
     def run(self) -> None:
         """Carry pieces until none is left."""
         try:
-            with self._host.beside(int(self._words[2])) as beside:
+            beside = self._host.extra(int(self._words[2]))
+            with beside.connection:
                 converse(beside, MODULES, self._words, self)
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             self._error = error

@@ -19,6 +19,9 @@ import os, sys, types
 os.write(1, b"r\\0\\0\\0\\0")
 for name, source in {sources!r}:
     module = sys.modules[name] = types.ModuleType(name)
+    above, _, name = name.rpartition(".")
+    if above: setattr(sys.modules[above], name, module)
+    if not source: module.__path__ = []
     exec(compile(source, name, "exec"), module.__dict__)
 sys.exit(module.main(sys.argv[1:]))
 """
@@ -80,7 +83,9 @@ def _refused(_data: bytes) -> None:
 
 def _program(modules: Sequence[str]) -> bytes:
     folder = files(_PACKAGE)
-    sources = [
+    above = _PACKAGE.split(".")
+    sources = [(".".join(above[:end]), "") for end in range(1, len(above) + 1)]
+    sources += [
         (f"{_PACKAGE}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in modules
     ]
     return zlib.compress(_LOADER.format(sources=sources).encode(), 9)

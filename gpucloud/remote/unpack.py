@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from gpucloud.errors import GpucloudError, SyncFailed
+from gpucloud.remote.agent.globs import stays_inside
 from gpucloud.remote.streams import Reader
 
 LINK: Final = "link:"
@@ -83,19 +84,6 @@ def unpack(
     finally:
         os.close(root)
     return placed
-
-
-def stays_inside(path: str, target: str) -> bool:
-    """Tell whether a symlink at ``path`` to ``target`` leads nowhere above the root that ``path`` is below.
-
-    ``..`` counts only before the first name: behind one it would depend on where other symlinks lead.
-    """
-    if not target or target.startswith("/") or "\0" in target:
-        return False
-    steps = [step for step in target.split("/") if step not in {"", "."}]
-    names = [step for step in steps if step != ".."]
-    climbs = len(steps) - len(names)
-    return steps[climbs:] == names and climbs <= path.count("/")
 
 
 def _refuse_escapes(expected: Mapping[str, str]) -> None:

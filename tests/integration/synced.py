@@ -42,14 +42,6 @@ class Watched(Host):
         self.before_pack: Callable[[], object] = lambda: None
         self.bare = False
 
-    def agent(
-        self, words: Sequence[str], *, stdin: Callable[[Writer], object], consume: Callable[[Reader], object]
-    ) -> bool:
-        """As the host does, while we look on; where it is to be ``bare``, it has no Python."""
-        if self.bare:
-            return False
-        return super().agent(words, stdin=lambda out: stdin(_Outgoing(out, self)), consume=consume)
-
     def receive(self, target: str, write: Callable[[Writer], object]) -> None:
         """As the host does, while we look on."""
         super().receive(target, lambda out: write(_Outgoing(out, self)))
@@ -58,6 +50,21 @@ class Watched(Host):
         """As the host does, while we look on; what was checksummed may change before."""
         self.before_pack()
         super().pack(names, lambda stream: consume(_Incoming(stream, self)))
+
+    def agent(
+        self, words: Sequence[str], *, stdin: Callable[[Writer], object], consume: Callable[[Reader], object]
+    ) -> bool:
+        """As the host does, while we look on; what was listed may change before it is asked for.
+
+        One that is to be ``bare`` has no Python.
+        """
+        if self.bare:
+            return False
+        return super().agent(
+            words,
+            stdin=lambda out: stdin(_Outgoing(_Questions(out, self), self)),
+            consume=lambda stream: consume(_Incoming(stream, self)),
+        )
 
 
 @dataclass(slots=True)
@@ -70,6 +77,17 @@ class _Outgoing:
         self.host.sent_bytes += len(data)
         if len(data) in (CHUNK, PACK) and self.host.meddle:
             self.host.meddle.pop(0)()
+
+
+@dataclass(slots=True)
+class _Questions:
+    out: Writer
+    host: Watched
+
+    def write(self, data: bytes, /) -> None:
+        if data[:1] in {b"W", b"R", b"S"}:
+            self.host.before_pack()
+        self.out.write(data)
 
 
 @dataclass(slots=True)
@@ -107,6 +125,16 @@ def installed(connection: Connection, home: Path) -> There:
     return There(host, home / ".gpucloud" / token)
 
 
+def without_python(folder: Path) -> str:
+    """A PATH with all the tools of this machine but Python."""
+    folder.mkdir()
+    for place in ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"):
+        for tool in Path(place).glob("*"):
+            if not tool.name.startswith("python") and not (folder / tool.name).is_symlink():
+                (folder / tool.name).symlink_to(tool)
+    return str(folder)
+
+
 @contextmanager
 def reached(machine: Rented) -> Iterator[There]:
     """A connection with the program installed."""
@@ -120,7 +148,8 @@ import signal
 import sys
 from pathlib import Path
 from tests.harness.waiting import eventually
-from gpucloud.remote.sync import pull, push
+from gpucloud.remote.pull import pull
+from gpucloud.remote.sync import push
 from tests.integration.synced import other_host
 
 with other_host(sys.argv[1:6]) as host:

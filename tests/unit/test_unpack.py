@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpucloud.errors import HostUnreachable, SyncFailed
+from gpucloud.remote.agent.globs import stays_inside
 from gpucloud.remote.archive import write_tar
 from gpucloud.remote.tree import scan
-from gpucloud.remote.unpack import TEMPORARY, stays_inside, unpack
+from gpucloud.remote.unpack import TEMPORARY, unpack
 
 END = bytes(1024)
 
