@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from gpucloud.remote.streams import Writer
@@ -23,8 +24,16 @@ _TYPES: Final = {
 }
 
 
-def write_tar(root: Path, entries: Iterable[Entry], out: Writer) -> list[str]:
+def write_tar(
+    root: Path,
+    entries: Iterable[Entry],
+    out: Writer,
+    alias: Mapping[bytes, Path] = MappingProxyType({}),
+    done: Callable[[int, int], object] = lambda files, size: None,
+) -> list[str]:
     """Stream exactly ``entries``, which lie below ``root``, as an archive that GNU, busybox and BSD tar read.
+
+    ``alias`` tells of paths where they lie instead, ``done`` is told the files and bytes of each piece.
 
     Hard links are sent as separate files, times in whole seconds, owners not at all. Returns the paths whose
     content is no longer what the entry says, or changed while it was read; what vanished, or is no regular
@@ -34,8 +43,11 @@ def write_tar(root: Path, entries: Iterable[Entry], out: Writer) -> list[str]:
     for entry in entries:
         if entry.kind is not EntryKind.FILE:
             out.write(header(entry))
-        elif not _write_file(root, entry, out):
-            changed.append(entry.path)
+        else:
+            place = alias.get(os.fsencode(entry.path)) or root / entry.path
+            if not _write_file(place, entry, out, done):
+                changed.append(entry.path)
+            done(1, 0)
     out.write(bytes(2 * tarfile.BLOCKSIZE))
     return changed
 
@@ -51,12 +63,12 @@ def header(entry: Entry) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
-def _write_file(root: Path, entry: Entry, out: Writer) -> bool:
+def _write_file(place: Path, entry: Entry, out: Writer, done: Callable[[int, int], object]) -> bool:
     """Write one file as it is now; tell whether it was all the while the one that ``entry`` describes."""
     try:
         # Without O_NONBLOCK a FIFO that took the file's place would stop us here.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(root / entry.path, flags)
+        descriptor = os.open(place, flags)
     except OSError:
         return False
     try:
@@ -68,6 +80,7 @@ def _write_file(root: Path, entry: Entry, out: Writer) -> bool:
         while missing and (chunk := _read(descriptor, min(CHUNK, missing))):
             out.write(chunk)
             missing -= len(chunk)
+            done(0, len(chunk))
         after = os.fstat(descriptor)
     finally:
         os.close(descriptor)

@@ -119,6 +119,7 @@ class Host:
     def __init__(self, connection: Connection, token: str) -> None:
         self.connection = connection
         self.label = connection.endpoint.label
+        self.token = token
         self._home = f'"$HOME/.gpucloud/{token}"'
 
     def extra(self, lane: int) -> Self:

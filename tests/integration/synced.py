@@ -18,12 +18,16 @@ from gpucloud.model import SshAddress
 from gpucloud.remote.archive import CHUNK
 from gpucloud.remote.connection import Connection, Endpoint, connect
 from gpucloud.remote.host import Host
+from gpucloud.remote.outgoing import PACK
 from gpucloud.remote.streams import Reader, Writer
 from gpucloud.store import new_id
 from tests.providers.rented import Rented
 
 BIG: Final = CHUNK + CHUNK // 2
-"""The size of a file that is read in two pieces; between them a test meddles."""
+"""The size of a file that is read in two pieces for an archive; between them a test meddles."""
+
+LARGE: Final = PACK + PACK // 2
+"""The size of a file that is read in two pieces for the helper on the host."""
 
 needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 
@@ -36,6 +40,7 @@ class Watched(Host):
         self.sent_bytes = 0
         self.meddle: list[Callable[[], object]] = []
         self.before_pack: Callable[[], object] = lambda: None
+        self.bare = False
 
     def receive(self, target: str, write: Callable[[Writer], object]) -> None:
         """As the host does, while we look on."""
@@ -49,10 +54,15 @@ class Watched(Host):
     def agent(
         self, words: Sequence[str], *, stdin: Callable[[Writer], object], consume: Callable[[Reader], object]
     ) -> bool:
-        """As the host does, while we look on; what was listed may change before it is asked for."""
+        """As the host does, while we look on; what was listed may change before it is asked for.
+
+        One that is to be ``bare`` has no Python.
+        """
+        if self.bare:
+            return False
         return super().agent(
             words,
-            stdin=lambda out: stdin(_Questions(out, self)),
+            stdin=lambda out: stdin(_Outgoing(_Questions(out, self), self)),
             consume=lambda stream: consume(_Incoming(stream, self)),
         )
 
@@ -65,7 +75,7 @@ class _Outgoing:
     def write(self, data: bytes, /) -> None:
         self.out.write(data)
         self.host.sent_bytes += len(data)
-        if len(data) == CHUNK and self.host.meddle:
+        if len(data) in (CHUNK, PACK) and self.host.meddle:
             self.host.meddle.pop(0)()
 
 

@@ -132,12 +132,14 @@ def test_a_second_push_sends_what_changed_and_nothing_else(there: There, here: P
     assert there.host.sent_bytes > 5_000_000
     there.host.sent_bytes = 0
     assert push(there.host, here, "work").files == 0
-    assert there.host.sent_bytes == 0
+    few, there.host.sent_bytes = there.host.sent_bytes, 0
+    assert few < 20_000
     put(here, "sub/small", content=b"more")
     (here / "tool").chmod(0o755)
     sent = push(there.host, here, "work")
-    assert (sent.files, sent.size) == (2, 11)
-    assert 0 < there.host.sent_bytes < 5_000
+    # Of what only changed its permissions nothing is sent.
+    assert (sent.files, sent.size) == (2, 4)
+    assert there.host.sent_bytes < few + 300
     assert listing(there.work) == listing(here)
 
 
@@ -194,7 +196,7 @@ def test_a_result_in_a_folder_that_became_a_file_is_kept_and_named(there: There,
     put(here, "run")
     with pytest.raises(SyncFailed) as caught:
         push(there.host, here, "work")
-    assert "run" in caught.value.why
+    assert "run" in caught.value.message + caught.value.why
     assert (there.work / "run" / "result").read_bytes() == b"content"
     shutil.rmtree(there.work / "run")
     push(there.host, here, "work")

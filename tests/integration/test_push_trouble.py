@@ -1,4 +1,4 @@
-"""A push over real SSH when files, hosts and connections do not keep still."""
+"""A push to a host without Python when files, hosts and connections do not keep still."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -30,10 +30,19 @@ from tests.integration.synced import (
     names,
     needs_mount,
     put,
+    reached,
     run_elsewhere,
     small_disk,
 )
 from tests.providers.rented import Rented
+
+
+@pytest.fixture
+def there(machine: Rented) -> Iterator[There]:
+    """Its host program; no Python is used."""
+    with reached(machine) as there:
+        there.host.bare = True
+        yield there
 
 
 @pytest.mark.parametrize("change", ["grows", "shrinks", "is another", "is a link now", "is a folder now"])
@@ -128,6 +137,8 @@ def test_a_push_that_was_killed_is_complete_when_repeated(there: There, here: Pa
     put(here, "z")
     (here / "old").unlink()
     killed = """
+host.bare = True
+
 def meddle():
     eventually(Path(sys.argv[7], "m").exists)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -170,6 +181,7 @@ def test_a_session_that_is_killed_is_told_and_the_next_push_is_complete(
     assert ssh_host.home is not None
     with connect(endpoint, timeout_s=15) as connection:
         there = installed(connection, ssh_host.home)
+        there.host.bare = True
         there.host.meddle = [once_there(there.work / "m", lambda: kill_children(ssh_host.pid))]
         with pytest.raises(HostUnreachable):
             push(there.host, here, "work")

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpucloud.errors import SyncFailed
+from gpucloud.remote.agent import manifest
 from gpucloud.remote.archive import CHUNK, header, write_tar
-from gpucloud.remote.tree import Entry, EntryKind, Manifest, Tree, changes, scan
+from gpucloud.remote.tree import Entry, EntryKind, Plan, Tree, difference, scan
 
 FILE, FOLDER, SYMLINK = EntryKind.FILE, EntryKind.FOLDER, EntryKind.SYMLINK
 SHORT = Path("/sys/kernel/profiling")
@@ -62,7 +63,7 @@ def entries(draw: st.DrawFn, sizes: st.SearchStrategy[int] = SIZES) -> dict[str,
         for parent in parents:
             found[parent] = Entry(parent, FOLDER, 0, 0, draw(modes) | 0o700)
         if kind is SYMLINK:
-            found[path] = Entry(path, kind, 0, draw(times), 0o777, draw(names))
+            found[path] = Entry(path, kind, 0, 0, 0o777, draw(names))
         else:
             size = draw(sizes) if kind is FILE else 0
             found[path] = Entry(
@@ -168,7 +169,7 @@ def test_scan_skips_what_is_no_file(tmp_path: Path) -> None:
         patch.chdir(tmp_path)
         listener.bind("s")
         tree = scan(tmp_path)
-    assert tree == Tree((), (("pipe", "fifo"), ("s", "socket")))
+    assert tree == Tree({}, (("pipe", "fifo"), ("s", "socket")))
 
 
 @not_root
@@ -212,57 +213,29 @@ def test_scan_survives_files_that_come_and_go(tmp_path: Path) -> None:
 
 def test_biggest_names_files_and_top_level_folders() -> None:
     sizes = {"a/b/x": 5, "a/y": 4, "z": 7}
-    tree = Tree(tuple(Entry(path, FILE, size, 0, 0o644) for path, size in sizes.items()))
+    tree = Tree(packed({path: Entry(path, FILE, size, 0, 0o644) for path, size in sizes.items()}))
     assert tree.biggest(3) == [("a/", 9), ("z", 7), ("a/b/x", 5)]
     assert tree.biggest(0) == []
 
 
-@given(tree=entries())
-def test_a_manifest_is_read_as_it_was_written(tree: dict[str, Entry]) -> None:
-    text = Manifest.encode(tree.values())
-    assert Manifest.decode(text) == tree
-    assert text.isascii() and text.count(b"\n") == len(tree) + 1
-
-
-@given(tree=entries(), data=st.data())
-def test_a_damaged_manifest_is_no_manifest(tree: dict[str, Entry], data: st.DataObject) -> None:
-    text = Manifest.encode(tree.values())
-    cut = data.draw(st.integers(0, len(text) - 2))
-    assert Manifest.decode(text[:cut]) == {}
-    assert Manifest.decode(text + b"x\n") == {}
-    noise = data.draw(st.binary(min_size=1, max_size=3))
-    for entry in Manifest.decode(text[:cut] + noise + text[cut + len(noise) :]).values():
-        assert not {"", ".", ".."} & set(entry.path.split("/"))
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b'["../x", "file", 1, 1, 1, ""]',
-        b'["/x", "file", 1, 1, 1, ""]',
-        b'["a//x", "file", 1, 1, 1, ""]',
-        b'["", "file", 1, 1, 1, ""]',
-        b'["x\\u0000", "file", 1, 1, 1, ""]',
-        b'["x", "pipe", 1, 1, 1, ""]',
-        b'["x", "file", 1.5, 1, 1, ""]',
-        b'["x", "file", true, 1, 1, ""]',
-        b'["x", "file", 1, 1, 1, null]',
-        b'["x", "file", 1, 1, 1]',
-        b'{"x": 1}',
-        b"7",
-        b"[" * 100_000,
-        b'["x", "file", ' + b"9" * 5000 + b', 1, 1, ""]',
-    ],
-)
-def test_a_manifest_with_one_wrong_line_is_no_manifest(line: bytes) -> None:
-    good = b'["y", "file", 1, 1, 1, ""]'
-    assert Manifest.decode(b"\n".join([b"gpucloud-manifest/1 2", good, good.replace(b"y", b"x")])) != {}
-    assert Manifest.decode(b"\n".join([b"gpucloud-manifest/1 2", good, line])) == {}
-    assert Manifest.decode(b"\n".join([b"gpucloud-manifest/2 1", good])) == {}
+def packed(tree: dict[str, Entry]) -> dict[bytes, bytes]:
+    """A tree as both sides pack it."""
+    kinds = {FILE: manifest.FILE, FOLDER: manifest.FOLDER, SYMLINK: manifest.LINK}
+    found: dict[bytes, list[bytes]] = {}
+    for entry in tree.values():
+        folder, name = manifest.split(os.fsencode(entry.path))
+        target = os.fsencode(entry.target)
+        one = manifest.row(name, kinds[entry.kind] | entry.mode, entry.size, entry.mtime_ns, target)
+        if entry.kind is SYMLINK:
+            one = manifest.row(name, manifest.LINK | 0o777, len(target), 0, target)
+        if entry.kind is FOLDER:
+            one = manifest.row(name, manifest.FOLDER | entry.mode, 0, 0)
+        found.setdefault(folder, []).append(one)
+    return {folder: manifest.block_of(one) for folder, one in found.items()}
 
 
 @given(old=entries(st.integers(0, 1)), new=entries(st.integers(0, 1)), data=st.data())
-def test_changes_turn_one_tree_into_the_other(
+def test_a_difference_turns_one_tree_into_the_other(
     old: dict[str, Entry], new: dict[str, Entry], data: st.DataObject
 ) -> None:
     kept = data.draw(st.lists(st.sampled_from(list(old)), unique=True)) if old else []
@@ -271,31 +244,50 @@ def test_changes_turn_one_tree_into_the_other(
             new |= {parent: old[parent] for parent in _parents(path) if parent not in new}
             if path not in new:
                 new[path] = old[path]
-    tree = Tree(tuple(new[path] for path in sorted(new)))
-    change = changes(old, tree)
+    here, there = packed(new), packed(old)
+    plan = difference(there, Tree(here), lambda path, is_folder: False)
 
-    host = dict(old)
-    for path in change.remove_files:
+    host = {entry.path: entry for entry in Tree(there).entries}
+    for path in map(os.fsdecode, plan.remove_files):
         assert host.pop(path).kind is not FOLDER
-    for path in change.remove_folders:
+    for path in map(os.fsdecode, plan.remove_folders):
         assert host.pop(path).kind is FOLDER
         assert not [below for below in host if below.startswith(path + "/")]
-    for entry in change.send:
-        assert all(host[parent].kind is FOLDER for parent in _parents(entry.path))
-        assert entry.path not in host or host[entry.path].kind is entry.kind
-        host[entry.path] = entry
-    assert {path: _compared(entry) for path, entry in host.items()} == {
-        path: _compared(entry) for path, entry in new.items()
-    }
-    assert all(
-        entry.path not in old or _compared(entry) != _compared(old[entry.path]) for entry in change.send
-    )
+    for one in plan.folders:
+        [(name, mode, _, _, _)] = _whole_rows(one)
+        host[os.fsdecode(name)] = Entry(os.fsdecode(name), FOLDER, 0, 0, mode & 0o777)
+    for which in (plan.send, plan.alike, plan.touch):
+        for folder, found in which.items():
+            for entry in Tree({folder: manifest.block_of(found)}).entries:
+                assert host.get(entry.path) != entry
+                assert entry.path not in host or host[entry.path].kind is entry.kind
+                assert all(host[parent].kind is FOLDER for parent in _parents(entry.path))
+                if which is not plan.send:
+                    assert host[entry.path].size == entry.size
+                host[entry.path] = entry
+    assert host == {entry.path: entry for entry in Tree(here).entries}
+    assert plan.there == here
+    assert difference(here, Tree(here), lambda path, is_folder: False) == Plan(here)
 
 
-def _compared(entry: Entry) -> tuple[Any, ...]:
-    if entry.kind is FOLDER:
-        return entry.kind, entry.mode
-    return entry.kind, entry.size, entry.mtime_ns, entry.mode, entry.target
+def _whole_rows(one: bytes) -> list[tuple[bytes, int, int, int, bytes]]:
+    length, mode, size, mtime_ns = manifest.ROW.unpack_from(one)
+    return [(one[manifest.ROW.size :][:length], mode, size, mtime_ns, b"")]
+
+
+def test_what_is_unseen_stays_and_is_part_of_what_is_there() -> None:
+    old = packed({"a": Entry("a", FILE, 1, 1, 0o644), "b": Entry("b", FILE, 1, 1, 0o644)})
+    plan = difference(old, Tree({}), lambda path, is_folder: path == b"b")
+    assert plan.remove_files == [b"a"]
+    assert plan.there == packed({"b": Entry("b", FILE, 1, 1, 0o644)})
+
+
+def test_times_and_permissions_that_a_host_cannot_hold_are_no_difference() -> None:
+    here = Tree(packed({"a": Entry("a", FILE, 1, 1_000_000_007, 0o640)}))
+    there = packed({"a": Entry("a", FILE, 1, 1_000_000_000, 0o777)})
+    plan = difference(there, here, lambda path, is_folder: False, 1_000_000_000, modes=False)
+    assert plan == Plan(plan.there)
+    assert difference(there, here, lambda path, is_folder: False, 1_000_000_000).touch
 
 
 EXTRACTORS = [["tar", "-xpof", "-"], ["busybox", "tar", "-xpof", "-"], ["bsdtar", "-xpof", "-"]]

@@ -124,7 +124,7 @@ class _Helper:
             found.add(name)
             entry = self._entry(path, status)
             if entry[:1] == pieces.LINK and wanted.names(name):
-                led.add(globs.led_to(name, _text(os.readlink(path))))  # noqa: PTH115 - bytes
+                led.add(globs.led_to(name, _text(os.readlink(path))))
             yield entry
         led.discard("")
 
@@ -132,7 +132,7 @@ class _Helper:
         """Announce a file or link, which so gets the next number."""
         target, kind, size = b"", pieces.FILE, status.st_size
         if stat.S_ISLNK(status.st_mode):
-            kind, size, target = pieces.LINK, 0, os.readlink(path)  # noqa: PTH115 - bytes
+            kind, size, target = pieces.LINK, 0, os.readlink(path)
         version = _version(status)
         self._entries.append((path, size, version))
         return _announcement(kind, path, target, status, size, version)
@@ -320,7 +320,7 @@ def _visit(
         if stat.S_ISLNK(status.st_mode) and below is not globs.TAKEN:
             # A path that was spelled out leads through links, as for everybody.
             below = wanted.plain(below)
-            if below and os.path.isdir(path):  # noqa: PTH112 - bytes
+            if below and os.path.isdir(path):
                 found.append((path + b"/", path, None, below))
         elif stat.S_ISDIR(status.st_mode):
             found.append((path + b"/", path, None, below))
