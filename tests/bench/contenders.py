@@ -169,10 +169,10 @@ class Command(Contender):
             # The path of a socket is short, and so is that of the usual folder for them.
             runtime = stack.enter_context(tempfile.TemporaryDirectory(prefix="gcb"))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpucloud-bench-")))
-            self._mark = f"XDG_RUNTIME_DIR={runtime}"
+            self._runtime = runtime
             cli = stack.enter_context(installation(folder))
             self.cli = Cli(cli.project, {**cli.environ, "XDG_RUNTIME_DIR": runtime})
-            stack.callback(end_all_with, self._mark)
+            stack.callback(end_all_with, self._runtime)
             self._configure()
             before = self._tokens()
             with self.far.close_by():
@@ -233,7 +233,7 @@ class Command(Contender):
 
     def disconnect(self) -> None:
         """End what stays behind of a command to be used by the next."""
-        end_all_with(self._mark)
+        end_all_with(self._runtime)
 
     @property
     def _home(self) -> Path:
