@@ -30,8 +30,11 @@ def rescue_outputs(fleet: Fleet, cluster: Cluster) -> None:
     if len(cluster.rentals) < cluster.nodes:
         return  # it is gone already, and what was on it
     with Contacts(fleet, cluster) as contacts:
+        answers = True
         for job in jobs:
-            _rescue(contacts, job)
+            # For a log alone a machine that does not answer is not tried again and again.
+            if answers or not _safe(job):
+                answers = _rescue(contacts, job)
 
 
 def _settled(fleet: Fleet, job: Job, cluster: Cluster) -> bool:
@@ -46,19 +49,22 @@ def _safe(job: Job) -> bool:
     return not job.outputs or job.outputs_verified_at is not None
 
 
-def _rescue(contacts: Contacts, job: Job) -> None:
+def _rescue(contacts: Contacts, job: Job) -> bool:
+    """Returns whether the machine answers."""
     try:
-        cancel(contacts, job, grace_s=GRACE_S)
+        if not (job.state.over and _safe(job)):
+            cancel(contacts, job, grace_s=GRACE_S)
         for rank in contacts.ranks:
             with suppress(NothingMatched):
                 status = read(contacts, job, lambda _: None, rank=rank)
                 job = note(contacts.fleet, job, status) if rank == 0 else job
     except RemoteError as error:
         if _safe(job):
-            return
+            return False
         raise unverified(contacts, job, f"{error.message}: {error.why}") from error
     if not _safe(job):
         collect(contacts, job, lenient=job.state is not JobState.SUCCEEDED)
+    return True
 
 
 def close_jobs(fleet: Fleet, cluster: Cluster) -> None:

@@ -527,7 +527,7 @@ follow() {
 pour() {
   exec <"$log"
   dd bs=1 skip="$1" count=0 2>/dev/null
-  while cat; do sleep 0.03 2>/dev/null || sleep 1; done
+  while cat; do sleep 0.02 2>/dev/null || sleep 1; done
 }
 
 # Whether our parent is the first one still. No signal to that would tell, as it may be another user's.

@@ -29,7 +29,7 @@ def read(host: HostSh, offset: int) -> bytes:
 
 def tails(host: HostSh) -> list[int]:
     """What waits for the log to grow: tail where it is GNU's, else a loop of our own, which naps."""
-    return host.processes("-f") or host.processes("0.03")
+    return host.processes("-f") or host.processes("0.02")
 
 
 def test_reading_begins_at_any_byte_and_ends_where_the_log_does(host: HostSh) -> None:
