@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpucloud.errors import SyncFailed
-from gpucloud.remote.ignore import IgnoreRules
+from gpucloud.remote.ignore import IgnoreRules, included
 
 GIT = shutil.which("git")
 needs_git = pytest.mark.skipif(GIT is None, reason="git is not installed, and it is what is compared with")
@@ -340,3 +340,51 @@ def test_a_work_tree_shares_the_exclude_file_of_its_repository(tmp_path: Path) -
     write(main, {".git/info/exclude": "a\n"})
     write(other, {"a": "", "b": ""})
     assert left_out(other) == ignored_by_git(other, ["a", "b"]) == {"a"}
+
+
+@needs_git
+@pytest.mark.parametrize(
+    "value", ["", "= true", "= YES", "= on", "= 1", "= -2k", "= 0", "= no", "=", "= false"]
+)
+def test_whether_case_counts_is_what_git_takes_it_for(tmp_path: Path, value: str) -> None:
+    make_repository(tmp_path)
+    write(tmp_path, {"Data/x": "", "data2/x": "", ".gitignore": "data/\nDATA2/\n"})
+    (tmp_path / ".git" / "config").write_text(f"[core]\n\tignoreCase {value}\n")
+    assert left_out(tmp_path) == ignored_by_git(tmp_path, everything(tmp_path))
+
+
+@needs_git
+def test_in_a_submodule_its_own_rules_count(tmp_path: Path) -> None:
+    outer, library = tmp_path / "outer", tmp_path / "library"
+    who = ["-c", "user.name=n", "-c", "user.email=e", "-c", "protocol.file.allow=always"]
+    for command in (
+        ["init", "-q", str(library)],
+        ["-C", str(library), *who, "commit", "-q", "--allow-empty", "-m", "first"],
+        ["init", "-q", str(outer)],
+        ["-C", str(outer), *who, "submodule", "--quiet", "add", str(library), "inner"],
+    ):
+        subprocess.run([str(GIT), *command], check=True, capture_output=True)
+    write(
+        outer,
+        {".gitignore": "*.bin\n", "a.bin": "", "inner/a.bin": "", "inner/b.log": "", "inner/d/b.log": ""},
+    )
+    write(outer, {".git/modules/inner/info/exclude": "/b.log\n"})
+    assert left_out(outer) == left_out_by_git(outer) == {"a.bin", "inner/b.log"}
+    # Ours are not git's, and so do not end where a repository does.
+    write(outer, {".gpucloudignore": "*.log\n"})
+    assert left_out(outer) == {"a.bin", "inner/b.log", "inner/d/b.log"}
+    assert left_out(outer / "inner") == {"b.log"}
+
+
+def test_a_folder_named_like_git_s_is_no_repository(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {".gitignore": "x\n", "sub/.git/kept": "", "sub/x": "", "other/.git": "no address", "other/x": ""},
+    )
+    assert left_out(tmp_path) == {"sub/x", "other/x"}
+
+
+def test_what_a_rule_includes_again_is_told(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "*.log\n!b.log\n", "sub/.gpucloudignore": "!/c.log\nb.log\n"})
+    paths = ["a.log", "b.log", "c.log", "d", "sub/b.log", "sub/c.log"]
+    assert included(tmp_path, paths) == {"b.log", "sub/c.log"}
