@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gpucloud.errors import HostUnreachable, NotFound
 from gpucloud.fleet.contact import Contacts, look, poll
+from gpucloud.jobs.outputs import charge_egress
 from gpucloud.jobs.submit import on_host_id
 from gpucloud.model import Event, Job, RentalState
 from gpucloud.quantities import format_bytes, format_count
@@ -43,21 +44,31 @@ def mirror(
     """
     looks = _Looks()
     found: Pulled | None = None
+    patience = contacts.fleet.config.duration("ssh.reconnect_timeout").total_seconds()
+    worked = time.monotonic()
     while True:
         began = time.monotonic()
         try:
             over = job is not None and _is_over(contacts, job)
-            wishes = Wishes(trusting=True, ready=None if over else looks.ready)
+            # The last pull is as strict as any; those before it save the host the checksums.
+            looks.patient = not over
+            wishes = Wishes(not over, looks.ready, {} if over else looks.here)
             found = pull(contacts.host(0), patterns, into, watch=watch, wishes=wishes)
-            looks.next(found, tell)
+            came, size = looks.next(found)
+            if came:
+                charge_egress(contacts, size)
+                tell(Event("mirrored", f"{format_count(came, 'file')}, {format_bytes(size)}"))
             if over:
                 return found
+            worked = time.monotonic()
         except HostUnreachable as error:
-            if _reconnect(contacts, error, tell):
-                continue
-            if found is None:
+            if not _reconnect(contacts, error, tell):
+                if found is None:
+                    raise
+                return found
+            # It answers, and breaks off what it is asked each time.
+            if time.monotonic() - worked > max(patience, 2 * every.total_seconds()):
                 raise
-            return found
         time.sleep(max(0.0, every.total_seconds() - (time.monotonic() - began)))
 
 
@@ -67,23 +78,20 @@ class _Looks:
     def __init__(self) -> None:
         self._last: dict[str, tuple[int, int]] = {}
         self._now: dict[str, tuple[int, int]] = {}
-        self._here: dict[str, tuple[int, int]] = {}
+        self.here: dict[str, tuple[int, int]] = {}
+        self.patient = True
 
     def ready(self, path: str, size: int, mtime_ns: int) -> bool:
         """Whether a file has stayed as it is since the last look."""
         self._now[path] = size, mtime_ns
-        return self._last.get(path) == (size, mtime_ns)
+        return not self.patient or self._last.get(path) == (size, mtime_ns)
 
-    def next(self, found: Pulled, tell: Callable[[Event], object]) -> None:
-        """A look is over; tells what came with it."""
-        came = [path for path in found.files if self._here.get(path) != self._now.get(path)]
-        self._here = {path: self._now[path] for path in found.files if path in self._now}
+    def next(self, found: Pulled) -> tuple[int, int]:
+        """A look is over; returns how many files have come with it, and the bytes in them."""
+        came = [path for path in found.files if self.here.get(path) != self._now.get(path)]
+        self.here = {path: self._now[path] for path in found.files if path in self._now}
         self._last, self._now = self._now, {}
-        if came:
-            size = sum(self._here.get(path, (0, 0))[0] for path in came)
-            tell(
-                Event("mirrored", f"{format_count(len(came), 'file')}, {format_bytes(size)}, checksums agree")
-            )
+        return len(came), sum(self.here[path][0] for path in came if path in self.here)
 
 
 def _is_over(contacts: Contacts, job: Job) -> bool:
@@ -92,7 +100,7 @@ def _is_over(contacts: Contacts, job: Job) -> bool:
 
 
 def _reconnect(contacts: Contacts, error: HostUnreachable, tell: Callable[[Event], object]) -> bool:
-    """Return once the machine answers again; false when it is gone. Raises when it stays away for too long."""
+    """Return once the machine answers again; false when it is gone. Raises when it stays away too long."""
     contacts.drop(0)
     tell(Event("disconnected", f"{error.message}; the job goes on, trying again"))
 

@@ -28,12 +28,18 @@ def pull_home(
 ) -> Pulled:
     """Pull files from the first machine as ``pull`` does, and enter what that costs, if it is known."""
     pulled = pull(contacts.host(0), patterns, into, newer_than=newer_than, beside=beside)
+    charge_egress(contacts, pulled.size)
+    return pulled
+
+
+def charge_egress(contacts: Contacts, size: int) -> None:
+    """Enter what it costs, if that is known, that so many bytes came home from the first machine."""
     rental = contacts.cluster.rentals[0]
     price = rental.tariff.egress_usd_per_gib
-    if price and pulled.size:
-        usd = price * pulled.size / GIB
-        contacts.fleet.store.ledger.pay(rental.token, Line.EGRESS, usd, f"{pulled.size} bytes came home")
-    return pulled
+    if price and size:
+        contacts.fleet.store.ledger.pay(
+            rental.token, Line.EGRESS, price * size / GIB, f"{size} bytes came home"
+        )
 
 
 def collect(contacts: Contacts, job: Job, *, lenient: bool = False) -> Pulled:
