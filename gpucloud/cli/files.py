@@ -192,7 +192,7 @@ def _mirror(fleet: Fleet, wanted: _Wanted, every: str) -> Pulled:
     into = Path(wanted.to or ("." if wanted.paths else job.workdir or "."))
     with Contacts(fleet, find_cluster(fleet, job.cluster_name)) as contacts:
         try:
-            return mirror(contacts, job, wanted.paths or job.outputs, into, every=pause, tell=fleet.tell)
+            return mirror(contacts, job, wanted.paths or job.outputs, into, every=pause)
         except KeyboardInterrupt:
             out.note("")
             out.note(f"{job.id} goes on: gpucloud pull {job.cluster_name} --watch")

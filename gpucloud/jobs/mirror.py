@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from gpucloud.errors import HostUnreachable, NotFound
-from gpucloud.fleet.contact import Contacts, look, poll
+from gpucloud.errors import HostUnreachable
+from gpucloud.fleet.contact import Contacts
+from gpucloud.fleet.reconnect import Patience, reconnect
+from gpucloud.jobs.outputs import charge_egress
 from gpucloud.jobs.submit import on_host_id
-from gpucloud.model import Event, Job, RentalState
+from gpucloud.model import Event, Job
 from gpucloud.quantities import format_bytes, format_count
 from gpucloud.remote.fetch import Wishes
-from gpucloud.remote.progress import Watcher, unwatched
 from gpucloud.remote.pull import Pulled, pull
 
 
 def mirror(
-    contacts: Contacts,
-    job: Job | None,
-    patterns: Sequence[str],
-    into: Path,
-    every: timedelta,
-    tell: Callable[[Event], object],
-    *,
-    watch: Watcher = unwatched,
+    contacts: Contacts, job: Job | None, patterns: Sequence[str], into: Path, *, every: timedelta
 ) -> Pulled:
     """Keep ``into`` what the patterns match on the first machine; returns what the last pull found.
 
@@ -34,31 +28,45 @@ def mirror(
     there is, when the job is over; without a job it goes on. A lost connection is made again. When the
     machine is gone, what is here is what there is.
 
-    ``tell`` hears of what came, and of connections lost and machines gone.
-
     Raises:
         HostUnreachable: when the machine is there but could not be reached for ``ssh.reconnect_timeout``, or
             nothing was pulled before it was gone.
         UsageError, SyncFailed: as ``pull`` does.
     """
-    looks = _Looks()
+    fleet, looks = contacts.fleet, _Looks()
+    patience = Patience(fleet.config.duration("ssh.reconnect_timeout"))
     found: Pulled | None = None
+    fresh = False
     while True:
         began = time.monotonic()
         try:
             over = job is not None and _is_over(contacts, job)
-            wishes = Wishes(trusting=True, ready=None if over else looks.ready)
-            found = pull(contacts.host(0), patterns, into, watch=watch, wishes=wishes)
-            looks.next(found, tell)
-            if over:
-                return found
+            found = _look(contacts, looks, patterns, into, last=over)
         except HostUnreachable as error:
-            if _reconnect(contacts, error, tell):
-                continue
-            if found is None:
-                raise
+            if ended := reconnect(contacts, 0, error, "what is here stays"):
+                fleet.tell(Event("gone", f"{error.message}: {ended.why}"))
+                if found is None:
+                    raise
+                return found
+            patience.use(error, fresh=fresh)
+            fresh = False
+            continue
+        if over:
             return found
+        fresh = True
         time.sleep(max(0.0, every.total_seconds() - (time.monotonic() - began)))
+
+
+def _look(contacts: Contacts, looks: _Looks, patterns: Sequence[str], into: Path, *, last: bool) -> Pulled:
+    """One pull; the last is as strict as any, those before it save the host the checksums."""
+    looks.patient = not last
+    wishes = Wishes(not last, looks.ready, {} if last else looks.here)
+    found = pull(contacts.host(0), patterns, into, wishes=wishes)
+    came, size = looks.next(found)
+    if came:
+        charge_egress(contacts, 0, size)
+        contacts.fleet.tell(Event("mirrored", f"{format_count(came, 'file')}, {format_bytes(size)}"))
+    return found
 
 
 class _Looks:
@@ -67,54 +75,22 @@ class _Looks:
     def __init__(self) -> None:
         self._last: dict[str, tuple[int, int]] = {}
         self._now: dict[str, tuple[int, int]] = {}
-        self._here: dict[str, tuple[int, int]] = {}
+        self.here: dict[str, tuple[int, int]] = {}
+        self.patient = True
 
     def ready(self, path: str, size: int, mtime_ns: int) -> bool:
         """Whether a file has stayed as it is since the last look."""
         self._now[path] = size, mtime_ns
-        return self._last.get(path) == (size, mtime_ns)
+        return not self.patient or self._last.get(path) == (size, mtime_ns)
 
-    def next(self, found: Pulled, tell: Callable[[Event], object]) -> None:
-        """A look is over; tells what came with it."""
-        came = [path for path in found.files if self._here.get(path) != self._now.get(path)]
-        self._here = {path: self._now[path] for path in found.files if path in self._now}
+    def next(self, found: Pulled) -> tuple[int, int]:
+        """A look is over; returns how many files have come with it, and the bytes in them."""
+        came = [path for path in found.files if self.here.get(path) != self._now.get(path)]
+        self.here = {path: self._now[path] for path in found.files if path in self._now}
         self._last, self._now = self._now, {}
-        if came:
-            size = sum(self._here.get(path, (0, 0))[0] for path in came)
-            tell(
-                Event("mirrored", f"{format_count(len(came), 'file')}, {format_bytes(size)}, checksums agree")
-            )
+        return len(came), sum(self.here[path][0] for path in came if path in self.here)
 
 
 def _is_over(contacts: Contacts, job: Job) -> bool:
     status = contacts.host(0).status(on_host_id(job))
     return status.over or not status.known
-
-
-def _reconnect(contacts: Contacts, error: HostUnreachable, tell: Callable[[Event], object]) -> bool:
-    """Return once the machine answers again; false when it is gone. Raises when it stays away."""
-    contacts.drop(0)
-    tell(Event("disconnected", f"{error.message}; the job goes on, trying again"))
-
-    def settled() -> bool | None:
-        rental = contacts.fleet.store.journal.get(contacts.cluster.rentals[0].token)
-        if rental.state in {RentalState.ENDING, RentalState.GONE}:
-            return False
-        try:
-            instance = look(contacts.fleet, rental)
-        except NotFound:
-            return False
-        if instance is not None and (not instance.alive or instance.interrupted):
-            return False
-        try:
-            contacts.host(0)
-        except HostUnreachable:
-            return None
-        return True
-
-    answer = poll(settled, contacts.fleet.config.duration("ssh.reconnect_timeout"))
-    if answer is None:
-        raise error
-    if not answer:
-        tell(Event("gone", f"{error.message}, and its machine is gone"))
-    return answer

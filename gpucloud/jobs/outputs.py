@@ -33,12 +33,18 @@ def pull_home(
         pulled = pull(
             contacts.host(rank), patterns, into, newer_than=newer_than, beside=beside, watch=watchers[label]
         )
+    charge_egress(contacts, rank, pulled.size)
+    return pulled
+
+
+def charge_egress(contacts: Contacts, rank: int, size: int) -> None:
+    """Enter what it costs, if that is known, that so many bytes came home from a machine."""
     rental = contacts.cluster.rentals[rank]
     price = rental.tariff.egress_usd_per_gib
-    if price and pulled.size:
-        usd = price * pulled.size / GIB
-        contacts.fleet.store.ledger.pay(rental.token, Line.EGRESS, usd, f"{pulled.size} bytes came home")
-    return pulled
+    if price and size:
+        contacts.fleet.store.ledger.pay(
+            rental.token, Line.EGRESS, price * size / GIB, f"{size} bytes came home"
+        )
 
 
 def collect(contacts: Contacts, job: Job, *, lenient: bool = False) -> Pulled:

@@ -9,9 +9,9 @@ import stat
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, Final
 
@@ -49,11 +49,13 @@ class Wishes:
     """How a pull goes about it.
 
     With ``trusting`` a file with the size and the time of the host's counts as the host's; otherwise their
-    checksums are compared. ``ready`` tells of a file, by path, size and mtime in ns, whether it is taken now.
+    checksums are compared. So does one whose size is the same and whose size and mtime on the host are
+    ``known``. ``ready`` tells of a file, by path, size and mtime in ns, whether it is taken now.
     """
 
     trusting: bool = False
     ready: Callable[[str, int, int], bool] | None = None
+    known: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def fetch(
@@ -204,7 +206,8 @@ class _Fetch:
         if here is not None and not stat.S_ISREG(here.st_mode):
             here = None
         if here is not None and here.st_size == size:
-            if self._wishes.trusting and here.st_mtime_ns == listed.mtimes[number]:
+            known = self._wishes.known.get(path) == (size, listed.mtimes[number])
+            if known or (self._wishes.trusting and here.st_mtime_ns == listed.mtimes[number]):
                 listed.states[number] = State.HERE
             else:
                 unsure.append((number, False))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpucloud.errors import HostUnreachable
+from gpucloud.errors import HostUnreachable, SyncFailed
 from gpucloud.remote.agent import pieces
 from gpucloud.remote.fetch import Wishes
 from gpucloud.remote.progress import Progress
@@ -233,3 +235,49 @@ def test_what_cannot_be_read_there_is_unverified(near: Nearby, tmp_path: Path) -
     (near.work / "b").chmod(0)
     pulled = pull(near.host, ["."], tmp_path / "into")
     assert (set(pulled.files), pulled.unverified) == ({"a"}, ("b",))
+
+
+@pytest.mark.parametrize("version", ["3.7", "3.8", "3.13"])
+def test_the_helper_runs_on_other_versions_of_python(near: Nearby, tmp_path: Path, version: str) -> None:
+    python = next(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3"), None)
+    found = str(python) if python else shutil.which(f"python{version}")
+    if found is None:
+        pytest.skip(f"no Python {version} here")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(found)
+    near.pipes.environ = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "LC_ALL": "C"}
+    put(near.work, "out/naïve*", b"out/\xff", content=b"odd")
+    put(near.work, "large", content=os.urandom(2 * pieces.SMALL))
+    put(tmp_path / "into", "large", content=bytes(2 * pieces.SMALL))
+    (near.work / "link").symlink_to("out")
+    pull(near.host, ["large", "l*"], tmp_path / "into")
+    assert seen(tmp_path / "into") == seen(near.work)
+
+
+def test_a_file_that_may_not_grow_so_far_here_is_told(near: Nearby, tmp_path: Path) -> None:
+    put(near.work, "a")
+    put(near.work, "large", content=os.urandom(4 * pieces.SMALL))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * pieces.SMALL, limits[1]))
+    try:
+        with pytest.raises(SyncFailed) as caught:
+            pull(near.host, ["."], tmp_path / "into")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "'large' cannot be written" in caught.value.message
+    assert set(visible(tmp_path / "into")) == {"a"}
+    pull(near.host, ["."], tmp_path / "into")
+    assert visible(tmp_path / "into") == visible(near.work)
+
+
+def test_a_part_that_nobody_came_back_for_is_forgotten(near: Nearby, tmp_path: Path) -> None:
+    put(near.work, "a")
+    into = tmp_path / "into"
+    put(into, ".gpucloud-0123456789abcdef-part", ".gpucloud-fedcba9876543210-part", ".gpucloud-mine")
+    os.utime(into / ".gpucloud-0123456789abcdef-part", (0, 0))
+    pull(near.host, ["a"], into)
+    assert {path.name for path in into.iterdir()} == {
+        "a",
+        ".gpucloud-fedcba9876543210-part",
+        ".gpucloud-mine",
+    }
