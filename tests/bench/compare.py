@@ -167,6 +167,8 @@ class Contest:
                 for contender in contenders:
                     contender.push(self.tree)
             for contender in contenders:
+                # What a connection has learnt of the line is no longer so.
+                contender.disconnect()
                 contender.push(self.tree)
             # What is short varies the most.
             for number in range(2 * self.rounds + 1):

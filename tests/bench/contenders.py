@@ -84,9 +84,13 @@ class SharedSsh:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+        self._runtime.cleanup()
+
+    def close(self) -> None:
+        """End the connection; the next command makes another one."""
         if self._socket.exists():
             subprocess.run([*self.words, "-O", "exit", "far"], check=True, capture_output=True)
-        self._runtime.cleanup()
 
     def run(self, command: str) -> float:
         """How long a command takes that must succeed."""
@@ -102,6 +106,7 @@ class Rsync(Contender):
         super().__init__(far)
         self.name = f"rsync {options} {self.SHARED}" if through else f"rsync {options}"
         self._options = options
+        self._through = through
         self._words = through.words if through else far.ssh()
 
     @property
@@ -116,6 +121,11 @@ class Rsync(Contender):
     def pull(self, name: str, into: Path) -> float:
         """As ``Contender`` says."""
         return self._run(f"far:{self.there.name}/{name}", f"{into}/")
+
+    def disconnect(self) -> None:
+        """End the connection that is open, if there is one."""
+        if self._through:
+            self._through.close()
 
     def _run(self, *words: str) -> float:
         # It knows quotes in the words of an ssh, but no other rules of a shell.
