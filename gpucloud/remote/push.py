@@ -195,6 +195,7 @@ class _Push:
         self._verify = verify
         self._meter = meter
         self._heard: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
+        self._informed = threading.Event()
         self._rtt: float | None = None
         self._asked = 0.0
         self._state = _State()
@@ -216,6 +217,9 @@ class _Push:
                 self._rtt = time.monotonic() - self._asked
             elif kind == b"e":
                 raise failure(self._host.label, data)
+            elif kind == b"i":
+                self._state = _state(data)
+                self._informed.set()
             elif kind == b"!":
                 self._result = data
             else:
@@ -224,6 +228,7 @@ class _Push:
     def hang_up(self) -> None:
         """Nothing more will be heard."""
         self._heard.put(None)
+        self._informed.set()
 
     def _next(self, kinds: bytes) -> tuple[bytes, bytes]:
         """The next that the host says, one of these kinds."""
@@ -246,11 +251,12 @@ class _Push:
 
     def _talk(self, frames: Frames) -> None:
         known = self._memory.recall()
+        if known:
+            self._state = _State(known.grain, known.modes, known.cases)
         frames.send(b"h", digest(known.listing) if known else b"")
         tree = self._here.tree()
         quick = False
         if known:
-            self._state = _State(known.grain, known.modes, known.cases)
             self._compare(known.listing, tree)
             quick = not self._verify and _is_quick(self._plan)
             if quick:
@@ -268,6 +274,7 @@ class _Push:
             self._compare(self._known or {}, tree)
         self._asked = time.monotonic()
         frames.send(b"p")
+        self._informed.wait()
         self._ask(frames, tree)
         self._send(frames)
         frames.send(b".")
@@ -286,13 +293,9 @@ class _Push:
         told = zlib.decompressobj()
         data: list[bytes] = []
         size = 0
-        informed = False
         while True:
-            kind, more = self._next(b"=ims~")
-            if kind == b"i":
-                self._state = _state(more)
-                informed = True
-            elif kind == b"m":
+            kind, more = self._next(b"=ms~")
+            if kind == b"m":
                 data.append(_inflated(told, more, _STATE_LIMIT - size))
                 size += len(data[-1])
             elif kind == b"=":
@@ -300,7 +303,7 @@ class _Push:
             else:
                 break
         listing = decode(b"".join(data))
-        if not informed or listing is None:
+        if not self._informed.is_set() or listing is None:
             raise Broken("it tells of its files what makes no sense")
         if kind == b"~" and known:
             listing = known.listing | listing
