@@ -198,6 +198,7 @@ class _Push:
         self._verify = verify
         self._meter = meter
         self._heard: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
+        self._informed = threading.Event()
         self._rtt: float | None = None
         self._asked = 0.0
         self._state = _State()
@@ -219,6 +220,9 @@ class _Push:
                 self._rtt = time.monotonic() - self._asked
             elif kind == b"e":
                 raise failure(self._host.label, data)
+            elif kind == b"i":
+                self._state = _state(data)
+                self._informed.set()
             elif kind == b"!":
                 self._result = data
             else:
@@ -227,6 +231,7 @@ class _Push:
     def hang_up(self) -> None:
         """Nothing more will be heard."""
         self._heard.put(None)
+        self._informed.set()
 
     def _next(self, kinds: bytes) -> tuple[bytes, bytes]:
         """The next that the host says, one of these kinds."""
@@ -249,11 +254,12 @@ class _Push:
 
     def _talk(self, frames: Frames) -> None:
         known = self._memory.recall()
+        if known:
+            self._state = _State(known.grain, known.modes, known.cases)
         frames.send(b"h", digest(known.listing) if known else b"")
         tree = self._here.tree()
         quick = False
         if known:
-            self._state = _State(known.grain, known.modes, known.cases)
             self._compare(known.listing, tree)
             quick = not self._verify and _is_quick(self._plan)
             if quick:
@@ -271,6 +277,7 @@ class _Push:
             self._compare(self._known or {}, tree)
         self._asked = time.monotonic()
         frames.send(b"p")
+        self._informed.wait()
         self._ask(frames, tree)
         self._send(frames)
         frames.send(b".")
@@ -289,13 +296,9 @@ class _Push:
         told = zlib.decompressobj()
         data: list[bytes] = []
         size = 0
-        informed = False
         while True:
-            kind, more = self._next(b"=ims~")
-            if kind == b"i":
-                self._state = _state(more)
-                informed = True
-            elif kind == b"m":
+            kind, more = self._next(b"=ms~")
+            if kind == b"m":
                 data.append(_inflated(told, more, _STATE_LIMIT - size))
                 size += len(data[-1])
             elif kind == b"=":
@@ -303,7 +306,7 @@ class _Push:
             else:
                 break
         listing = decode(b"".join(data))
-        if not informed or listing is None:
+        if not self._informed.is_set() or listing is None:
             raise Broken("it tells of its files what makes no sense")
         if kind == b"~" and known:
             listing = known.listing | listing
