@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from gpucloud.cli.render import Output, colour
-from gpucloud.cli.terminal_text import Cleaner, clean
+from gpucloud.cli.terminal_text import Cleaner, clean_line
 
 if TYPE_CHECKING:
     from gpucloud.jobs.logs import Piece
@@ -139,16 +139,14 @@ def form(*, ranks: int, times: bool, terminal: bool) -> Callable[[Line], bytes]:
     def formed(line: Line) -> bytes:
         head = f"{line.rank:>{width}}| " if ranks > 1 else ""
         head += f"{stamp(line.time) or UNKNOWN} " if times else ""
-        data = safe(line.data, colours=colours).encode("utf-8", "backslashreplace") if terminal else line.data
+        data = (
+            clean_line(line.data, colours=colours).encode("utf-8", "backslashreplace")
+            if terminal
+            else line.data
+        )
         return head.encode() + data + b"\n"
 
     return formed
-
-
-def safe(data: bytes, *, colours: bool = True) -> str:
-    """A line for a terminal: what a progress bar shows last, as it must not go back to what is before it."""
-    shown = data.rstrip(b"\r").rpartition(b"\r")[2]
-    return clean(shown, colours=colours).replace("\b", "^H")
 
 
 def event(job: str) -> Callable[[Line], bytes]:

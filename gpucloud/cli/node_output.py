@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gpucloud.cli.render import colour, encoded, out
+from gpucloud.cli.terminal_text import Cleaner, clean_line
 from gpucloud.fleet.node_events import NodeEnd, Piece
 
 if TYPE_CHECKING:
@@ -29,28 +30,38 @@ class Presenter(Protocol):
         """All nodes have ended."""
 
 
-def way_out(terminal: bool) -> Callable[[bytes], bytes]:
-    """The way of one remote stream to here: what this returns is given each piece of it, in order.
+class Way:
+    """The way of one remote stream to here: on a terminal what is safe for one, else every byte as it is."""
 
-    Bytes for a file or a pipe are left as they are.
-    """
-    del terminal
-    return bytes
+    def __init__(self, stderr: bool) -> None:
+        self._stderr = stderr
+        self._cleaner = Cleaner(colours=colour()) if _terminal(stderr) else None
+
+    def write(self, data: bytes) -> None:
+        """Pass the next piece on."""
+        _write(self._stderr, self._cleaner.feed(data).encode() if self._cleaner else data)
+
+    def close(self) -> None:
+        """Pass on what was held back, and end any colour."""
+        if self._cleaner:
+            _write(self._stderr, self._cleaner.end().encode())
 
 
 class Raw:
     """One node: every byte as it comes, stdout to stdout and stderr to stderr."""
 
     def __init__(self) -> None:
-        self._ways = {stderr: way_out(_terminal(stderr)) for stderr in (False, True)}
+        self._ways = {stderr: Way(stderr) for stderr in (False, True)}
 
     def take(self, event: Piece | NodeEnd) -> None:
         """Write it at once."""
         if isinstance(event, Piece):
-            _write(event.stderr, self._ways[event.stderr](event.data))
+            self._ways[event.stderr].write(event.data)
 
     def close(self) -> None:
-        """All of it has been written."""
+        """Write what was held back."""
+        for way in self._ways.values():
+            way.close()
 
 
 class Lines:
@@ -101,7 +112,7 @@ class Prefixed:
         prefixes = [self._prefix(rank, mark, terminal) for mark in "|+"]
         shown = []
         for line, continues in lines:
-            text = way_out(terminal)(_last_state(line)) if terminal else line
+            text = clean_line(line, colours=colour()).encode() if terminal else line
             shown.append(prefixes[continues] + text + b"\n")
         if shown:
             _write(stderr, b"".join(shown))
@@ -157,10 +168,11 @@ class Grouped(Collected):
         )
         if stream.left_out:
             _write(stderr, f"(without the first {stream.left_out} bytes)\n".encode())
-        way, last = way_out(terminal), b""
+        way, last = Way(stderr), b""
         for piece in stream.pieces():
-            _write(stderr, way(piece))
+            way.write(piece)
             last = piece[-1:] or last
+        way.close()
         if last != b"\n":
             _write(stderr, b"\n")
 
@@ -214,8 +226,3 @@ def _write(stderr: bool, data: bytes) -> None:
     # There is none where it was closed before we began, as by ``>&-``.
     if (sys.stderr if stderr else sys.stdout) is not None:
         (out.raw_error if stderr else out.raw)(data)
-
-
-def _last_state(line: bytes) -> bytes:
-    """What a terminal would show of a line that was written over, as bars of progress are."""
-    return line.rstrip(b"\r").rpartition(b"\r")[2]

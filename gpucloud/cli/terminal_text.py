@@ -115,6 +115,12 @@ def clean(data: bytes, *, colours: bool = True) -> str:
     return cleaner.feed(data) + cleaner.end()
 
 
+def clean_line(data: bytes, *, colours: bool = True) -> str:
+    """A line behind something else: what a progress bar shows last, as it must not go back to before it."""
+    shown = data.rstrip(b"\r").rpartition(b"\r")[2]
+    return clean(shown, colours=colours).replace("\b", "^H")
+
+
 def _shown(character: str) -> str:
     """A character that does not print, as terminals and ``repr`` write it."""
     code = ord(character)

@@ -400,6 +400,21 @@ def test_ctrl_c_ends_it_everywhere_and_says_so(cli: Cli, hosts: list[SshHost], x
     assert not any(map(populated, sessions))
 
 
+@pytest.mark.parametrize("how", [(), ("--all",), ("--all", "--group")], ids=["one", "lines", "grouped"])
+def test_what_would_drive_the_terminal_does_not_come_out(
+    cli: Cli, hosts: list[SshHost], x: Entering, how: tuple[str, ...]
+) -> None:
+    x(*hosts[: 1 + bool(how)])
+    nasty = r"printf '\033]0;title\007\033[31mred\033[0m\033[2J end\n'"
+    with at_terminal(cli, "exec", "x", *how, "--", nasty) as person:
+        shown = str(person.read())
+        person.wait()
+    assert person.exitstatus == 0
+    assert "\x1b[31mred\x1b[0m end" in shown
+    assert "title" not in shown
+    assert "\x1b[2J" not in shown
+
+
 def test_a_second_ctrl_c_does_not_wait(cli: Cli, hosts: list[SshHost], x: Entering) -> None:
     x(hosts[0])
     with at_terminal(cli, "exec", "x", "--", f'trap "echo told" TERM; while :; do {STAY}; done') as person:

@@ -53,7 +53,6 @@ def test_what_a_job_writes_comes_while_it_runs_and_the_rest_at_its_end(there: Th
         there, f"cd {there.work}; until [ -e gate ]; do sleep 0.05; done; echo done >ckpt/last.pt\n"
     )
     told: list[Event] = []
-    contacts = One(there, SimpleNamespace(config=load({}, {}, tmp_path), tell=lambda event: told_of(event)))
 
     def grow() -> None:
         with (there.work / "ckpt" / "log").open("a") as log:
@@ -67,7 +66,7 @@ def test_what_a_job_writes_comes_while_it_runs_and_the_rest_at_its_end(there: Th
             put(there.work, "gate")
             contacts.meddle = lambda: None
 
-    contacts.meddle = grow
+    contacts = One(there, SimpleNamespace(config=load({}, {}, tmp_path), tell=told_of), grow)
     found = mirror(cast(Contacts, contacts), job, ["ckpt"], into, every=SOON)
     assert set(found.files) == {"ckpt/1.pt", "ckpt/log", "ckpt/last.pt"}
     assert all((into / name).read_bytes() == (there.work / name).read_bytes() for name in found.files)

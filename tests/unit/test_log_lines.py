@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucloud.cli.log_lines import LONGEST, Line, Lines, Splitter, event, form, safe
+from gpucloud.cli.log_lines import LONGEST, Line, Lines, Splitter, event, form
+from gpucloud.cli.terminal_text import clean_line
 from gpucloud.jobs.logs import Piece
 
 TIME = datetime(2026, 11, 22, 5, 18, 48, tzinfo=UTC)
@@ -83,8 +84,8 @@ def test_what_is_piped_keeps_every_byte_and_what_is_shown_is_safe() -> None:
 
 
 def test_nothing_goes_back_over_the_rank() -> None:
-    assert safe(b"\r\r") == safe(b"") == ""
-    assert safe(b"a\rb\b\b\b\b0|") == "b^H^H^H^H0|"
+    assert clean_line(b"\r\r") == clean_line(b"") == ""
+    assert clean_line(b"a\rb\b\b\b\b0|") == "b^H^H^H^H0|"
 
 
 def test_json_tells_all_that_is_known_of_a_line() -> None:
