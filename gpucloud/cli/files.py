@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpucloud.jobs.submit import SendOptions
     from gpucloud.model import Cluster, Job
     from gpucloud.remote.pull import Pulled
-    from gpucloud.remote.sync import Pushed
+    from gpucloud.remote.push import Pushed
 
 BIGGEST: Final = 10
 EVERY: Final = "30s"

@@ -7,9 +7,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-from gpucloud.errors import GpucloudError, HostUnreachable, Interrupted, NotFound
+from gpucloud.errors import GpucloudError, HostUnreachable, Interrupted
 from gpucloud.fleet import Fleet
-from gpucloud.fleet.contact import connect, look, node_label, on_host, poll
+from gpucloud.fleet.contact import connect, node_label, on_host, poll
+from gpucloud.fleet.reconnect import over
 from gpucloud.model import Cluster, Event, Rental, RentalState
 from gpucloud.remote.ends import is_loopback
 
@@ -113,7 +114,6 @@ class Link:
         last: list[HostUnreachable] = []
 
         def attempt() -> Connection | None:
-            self._insist()
             self._ask()
             try:
                 return connect(self._fleet, self._rental(), self.label, wait=False)
@@ -137,14 +137,9 @@ class Link:
             raise self._gone(rental.reason or "it was ended")
 
     def _ask(self) -> None:
-        """Raise ``Interrupted`` when its provider says that the machine is gone."""
-        rental = self._rental()
-        try:
-            instance = look(self._fleet, rental)
-        except NotFound as error:
-            raise self._gone(error.message) from error
-        if instance is not None and not instance.alive:
-            raise self._gone(f"{rental.provider} ended it")
+        """Raise ``Interrupted`` when the machine is gone, as far as its provider tells."""
+        if ended := over(self._fleet, self._rental()):
+            raise self._gone(ended.why)
 
     def _gone(self, why: str) -> Interrupted:
         return Interrupted(f"{self.label} is gone", why=why, hint="gpucloud ps")

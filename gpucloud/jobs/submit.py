@@ -18,7 +18,7 @@ from gpucloud.model import Event, Job, JobSpec, JobState, utcnow
 from gpucloud.parallel import results, run_all
 from gpucloud.quantities import format_bytes, format_count
 from gpucloud.remote.host import JobStatus
-from gpucloud.remote.sync import Pushed, push
+from gpucloud.remote.push import Pushed, push
 from gpucloud.remote.tree import Tree, scan
 
 T = TypeVar("T")

@@ -149,7 +149,7 @@ import sys
 from pathlib import Path
 from tests.harness.waiting import eventually
 from gpucloud.remote.pull import pull
-from gpucloud.remote.sync import push
+from gpucloud.remote.push import push
 from tests.integration.synced import other_host
 
 with other_host(sys.argv[1:6]) as host:

@@ -19,7 +19,7 @@ from gpucloud.remote.agent import pieces
 from gpucloud.remote.fetch import Wishes
 from gpucloud.remote.progress import Progress
 from gpucloud.remote.pull import pull
-from gpucloud.remote.sync import push
+from gpucloud.remote.push import push
 from tests.harness.nearby import Nearby, nearby
 from tests.integration.synced import put
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpucloud.errors import SyncFailed
-from gpucloud.remote.sync import push
+from gpucloud.remote.push import push
 from tests.harness.host_sh import ODD_NAMES
 from tests.integration.synced import There, installed, listing, names, put
 from tests.providers.rented import Rented

@@ -16,8 +16,8 @@ import pytest
 from gpucloud.errors import HostUnreachable, RemoteError, SyncFailed
 from gpucloud.remote.outgoing import DELTA, PACK
 from gpucloud.remote.progress import Phase, Progress
+from gpucloud.remote.push import push
 from gpucloud.remote.streams import Writer
-from gpucloud.remote.sync import push
 from tests.harness.waiting import eventually
 from tests.integration.synced import (
     LARGE,

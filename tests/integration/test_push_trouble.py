@@ -18,7 +18,7 @@ from gpucloud.model import SshAddress
 from gpucloud.remote.archive import CHUNK
 from gpucloud.remote.connection import Endpoint, connect
 from gpucloud.remote.host import Host
-from gpucloud.remote.sync import push
+from gpucloud.remote.push import push
 from tests.harness.sshd import SshHost
 from tests.harness.waiting import eventually
 from tests.integration.synced import (
