@@ -107,6 +107,8 @@ def push(
         memory.plain = True
     plain = Plain(host, key, here.target, here.root, here.alias, meter)
     plain.push(here.tree(), here.unseen())
+    # It may have come there since.
+    memory.plain = not plain.python
     meter.end()
     return Pushed(
         files=plain.files,
