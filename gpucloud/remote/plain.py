@@ -26,12 +26,13 @@ from gpucloud.remote.agent.manifest import (
     split,
 )
 from gpucloud.remote.archive import write_tar
+from gpucloud.remote.difference import Plan, Unseen, difference
 from gpucloud.remote.host import Host
 from gpucloud.remote.meter import Meter
 from gpucloud.remote.outgoing import ATTEMPTS
 from gpucloud.remote.progress import Phase
 from gpucloud.remote.streams import Writer
-from gpucloud.remote.tree import Entry, EntryKind, Plan, Tree, Unseen, difference
+from gpucloud.remote.tree import Entry, EntryKind, Tree
 
 _FAR_S: Final = 0.06
 """What takes longer to answer is so far away that it pays to compress."""

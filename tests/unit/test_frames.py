@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gpucloud.remote.agent import frames
 from gpucloud.remote.agent.frames import LIMIT, Broken, Frames, inflate
 from gpucloud.remote.agent.manifest import FILE, FOLDER, digest, encode, row
-from gpucloud.remote.push import MODULES
+from gpucloud.remote.contents import MODULES
 from gpucloud.remote.session import _program
 
 AGENT = Path(frames.__file__).parent
