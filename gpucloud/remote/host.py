@@ -256,14 +256,18 @@ class Host:
         done = self._host("remove", target, stdin=_nul(names))
         self._checked(done, f"files that vanished here could not be deleted in {target}", SyncFailed)
 
-    def receive(self, target: str, write: Callable[[Writer], object]) -> None:
-        """Unpack the tar that ``write`` writes into ``target``."""
-        done = self._host("receive", target, stdin=write)
+    def receive(self, target: str, write: Callable[[Writer], object], how: str = "plain") -> None:
+        """Unpack the tar that ``write`` writes into ``target``; no file is there before it is complete.
+
+        ``how`` is ``gzip`` when it is compressed, ``folders`` when it only gives folders their permissions.
+        """
+        done = self._host("receive", target, how, stdin=write)
         self._checked(done, f"files could not be written to {target}", SyncFailed)
 
-    def keep(self, key: str, manifest: bytes) -> None:
-        """Mark the push under ``key`` as complete."""
-        self._checked(self._host("keep", key, stdin=manifest), "the push could not be completed", SyncFailed)
+    def keep(self, key: str, manifest: bytes) -> set[bytes]:
+        """Mark the push under ``key`` as complete; tells which of ``gzip`` and ``python`` the host has."""
+        done = self._host("keep", key, stdin=manifest)
+        return set(self._checked(done, "the push could not be completed", SyncFailed).stdout.split())
 
     def files(self, names: Sequence[str]) -> list[str]:
         """Every file and symbolic link at or below these names of the working directory."""

@@ -655,8 +655,47 @@ remove() {
   done; exit "${failed:-0}"' sh
 }
 
-# receive TARGET: unpacks the tar on stdin.
-receive() { enter "$1" && tar -xpof -; }
+# receive TARGET plain|gzip|folders: unpacks the tar on stdin. No file is under its name before it is complete: all
+# is unpacked elsewhere on the same file system and then moved, what is new as a whole. "folders" are only given
+# their permissions.
+receive() {
+  enter "$1"
+  [ "$2" != folders ] || { tar -xpof - && return; }
+  case $1 in \~/* | /*) beside=$into ;; *) beside=$ROOT ;; esac
+  for old in "$beside"/.unpacked-*; do
+    [ ! -d "$old" ] || kill -0 "${old##*-}" 2>/dev/null || rm -rf "$old"
+  done
+  stage=$beside/.unpacked-$$
+  trap 'rm -rf "$stage" "$stage.names"' EXIT
+  trap 'exit 1' HUP INT TERM PIPE
+  mkdir -m 700 "$stage" "$stage/tree" || fail "$into cannot be written"
+  if [ "$2" = gzip ]; then gzip -dc; else cat; fi | tar -xpof - -C "$stage/tree" || fail "$into cannot be written$(room)"
+  cd "$stage/tree" && find . -type d -print0 >"$stage/names" || fail "$into cannot be written$(room)"
+  INTO=$into xargs -0 sh -c 'failed=0
+    for folder; do
+      if [ ! -d "$folder" ]; then
+        # It went with the one that it is in.
+        continue
+      elif [ -d "$INTO/$folder" ] && [ ! -h "$INTO/$folder" ]; then
+        find "$folder/." ! -name . -prune ! -type d -exec sh -c '\''to=$1 && shift && mv -f -- "$@" "$to"'\'' sh \
+          "$INTO/$folder/" {} + || failed=1
+      else
+        rm -f -- "$INTO/$folder" && mv -- "$folder" "$INTO/$folder" || failed=1
+      fi
+    done
+    exit "$failed"' sh <"$stage/names" || fail "not everything could be put into its place in $into"
+}
+
+# Says that the disk is full, if it is; what a tar says does not always tell.
+room() {
+  for what in "" -i; do
+    # shellcheck disable=SC2086
+    left=$(df -P $what "$into" 2>/dev/null | sed -n '2p' | tr -s ' ' | cut -d ' ' -f 4)
+    case $left in '' | *[!0-9]*) continue ;; esac
+    [ "$left" -gt 64 ] || [ -n "$what" ] || echo ": No space left on device"
+    [ "$left" -gt 0 ] || [ -z "$what" ] || echo ": No space left for further files"
+  done
+}
 
 # files NAME...: every regular file and symbolic link at or below these names of the working directory.
 files() {
@@ -702,8 +741,12 @@ case $command in
   init | lease | idle | vitals | clean | watch | supervise | perform) "$command" "$@" ;;
   start | status | follow | last | since | cancel) "$command" "$@" ;;
   sent | remove | receive | files | digest | pack) "$command" "$@" ;;
-  # keep KEY: the push is complete; stdin is what the client will compare with next time.
-  keep) put "sent/$1" ;;
+  # keep KEY: stdin is what the client will compare with next time. Tells what could make that faster.
+  keep)
+    put "sent/$1"
+    ! command -v gzip >/dev/null 2>&1 || echo gzip
+    ! python3 -ISc 'import sys, zlib; sys.exit(sys.version_info < (3, 7))' 2>/dev/null || echo python
+    ;;
   *) fail "host.sh knows no command '$command'" 64 ;;
 esac
 exit

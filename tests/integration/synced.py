@@ -42,9 +42,9 @@ class Watched(Host):
         self.before_pack: Callable[[], object] = lambda: None
         self.bare = False
 
-    def receive(self, target: str, write: Callable[[Writer], object]) -> None:
+    def receive(self, target: str, write: Callable[[Writer], object], how: str = "plain") -> None:
         """As the host does, while we look on."""
-        super().receive(target, lambda out: write(_Outgoing(out, self)))
+        super().receive(target, lambda out: write(_Outgoing(out, self)), how)
 
     def pack(self, names: Sequence[str], consume: Callable[[Reader], object]) -> None:
         """As the host does, while we look on; what was checksummed may change before."""

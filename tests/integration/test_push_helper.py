@@ -425,9 +425,9 @@ def test_another_machine_s_push_is_seen(there: There, here: Path, monkeypatch: p
 def test_several_connections_bring_the_same(
     there: There, here: Path, machine: Rented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpucloud.remote.push.FAR_S", 0.0)
-    monkeypatch.setattr("gpucloud.remote.push._LANE_BYTES", PACK)
-    monkeypatch.setattr("gpucloud.remote.push._SMALL_LANE_BYTES", PACK)
+    monkeypatch.setattr("gpucloud.remote.contents.FAR_S", 0.0)
+    monkeypatch.setattr("gpucloud.remote.contents._LANE_BYTES", PACK)
+    monkeypatch.setattr("gpucloud.remote.contents._SMALL_LANE_BYTES", PACK)
     monkeypatch.setattr("gpucloud.remote.outgoing.RANGE", PACK)
     for number in range(120):
         put(here, f"{number % 7}/{number % 5}/{number}", content=os.urandom(30_000))

@@ -156,7 +156,7 @@ def test_files_arrive_with_their_modes_times_and_links(host: HostSh, target: str
         member("link", tarfile.SYMTYPE, linkname="bin/tool"),
         member("dangling", tarfile.SYMTYPE, linkname="/no/where"),
     )
-    host.run("receive", where, stdin=tar)
+    host.run("receive", where, "plain", stdin=tar)
     assert stat.S_IMODE((place / "bin").stat().st_mode) == 0o750
     tool = (place / "bin" / "tool").stat()
     assert (stat.S_IMODE(tool.st_mode), tool.st_size, tool.st_mtime) == (0o755, 1000, 1_600_000_000)
@@ -167,16 +167,21 @@ def test_files_arrive_with_their_modes_times_and_links(host: HostSh, target: str
     assert tool.st_uid == os.geteuid()
 
 
-@pytest.mark.parametrize("command", [("remove",), ("receive",)])
+@pytest.mark.parametrize("command", [("remove",), ("receive", "plain")])
 def test_folders_that_are_made_on_the_way_are_like_anybody_s(host: HostSh, command: tuple[str, ...]) -> None:
-    host.run(*command, "~/data/deep", stdin=b"" if command[0] == "remove" else archive({"file": b"x"}))
+    host.run(
+        command[0],
+        "~/data/deep",
+        *command[1:],
+        stdin=b"" if command[0] == "remove" else archive({"file": b"x"}),
+    )
     for folder in (host.home / "data", host.home / "data" / "deep"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
 def test_files_of_odd_names_arrive(host: HostSh) -> None:
     tar = archive({os.fsdecode(name): os.fsencode(name) for name in ODD_NAMES})
-    host.run("receive", "work", stdin=tar)
+    host.run("receive", "work", "plain", stdin=tar)
     for name in ODD_NAMES:
         assert (host.work / os.fsdecode(name)).read_bytes() == os.fsencode(name)
     assert len(listing(host.work)) == len(ODD_NAMES)
@@ -193,7 +198,7 @@ def test_what_arrives_replaces_what_is_there(host: HostSh) -> None:
             member("link", size=2),
             member("running", size=2),
         )
-        host.run("receive", "work", stdin=tar)
+        host.run("receive", "work", "plain", stdin=tar)
         # Whoever has the old file open still reads the old one.
         assert running.read() == b"content"
     for name in ("file", "replaced by a link", "link", "running"):
@@ -203,16 +208,16 @@ def test_what_arrives_replaces_what_is_there(host: HostSh) -> None:
 
 def test_an_archive_that_was_cut_off_is_a_failure(host: HostSh) -> None:
     whole = archive({"file": os.urandom(50_000)})
-    assert host.run("receive", "work", stdin=whole[:20_000], status=None).returncode != 0
-    assert host.run("receive", "work", stdin=b"rubbish" * 1000, status=None).returncode != 0
+    assert host.run("receive", "work", "plain", stdin=whole[:20_000], status=None).returncode != 0
+    assert host.run("receive", "work", "plain", stdin=b"rubbish" * 1000, status=None).returncode != 0
 
 
-@pytest.mark.parametrize("command", [("remove",), ("receive",)])
+@pytest.mark.parametrize("command", [("remove",), ("receive", "plain")])
 @pytest.mark.parametrize("target", ["/proc/no/such", "work/file/below", "~/file/below"])
 def test_a_target_that_cannot_be_made_is_named(host: HostSh, command: tuple[str, ...], target: str) -> None:
     write(host.work, "file")
     write(host.home, "file")
-    done = host.run(*command, target, stdin=archive({"x": b""}), status=1)
+    done = host.run(command[0], target, *command[1:], stdin=archive({"x": b""}), status=1)
     assert done.stderr.splitlines()[-1].startswith(b"gpucloud: /")
     assert b"cannot be made" in done.stderr
 

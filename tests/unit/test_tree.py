@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from gpucloud.errors import SyncFailed
 from gpucloud.remote.agent import manifest
 from gpucloud.remote.archive import CHUNK, header, write_tar
-from gpucloud.remote.tree import Entry, EntryKind, Plan, Tree, difference, scan
+from gpucloud.remote.difference import Plan, difference
+from gpucloud.remote.tree import Entry, EntryKind, Tree, scan
 
 FILE, FOLDER, SYMLINK = EntryKind.FILE, EntryKind.FOLDER, EntryKind.SYMLINK
 SHORT = Path("/sys/kernel/profiling")

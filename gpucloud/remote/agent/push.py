@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import zlib
 from contextlib import suppress
@@ -51,7 +52,7 @@ def main(words: list[str]) -> int:
         name = error.filename if error.filename is not None else ""
         where = name if isinstance(name, bytes) else os.fsencode(str(name))
         frames.send(b"e", (error.strerror or str(error)).encode() + b"\0" + where)
-    except ValueError as error:
+    except (ValueError, KeyError, struct.error) as error:
         frames.send(b"e", b"it was told what makes no sense: " + str(error).encode() + b"\0")
     return 0
 
