@@ -46,10 +46,15 @@ class Bare(Watched):
         self.bare = True
 
 
-@pytest.fixture
-def there(machine: Rented, monkeypatch: pytest.MonkeyPatch) -> Iterator[There]:
-    """Its host program; no Python is used, and nothing compressed, however late it answers."""
+@pytest.fixture(autouse=True)
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compressed, however late a host answers."""
     monkeypatch.setattr(plain, "FAR_S", float("inf"))
+
+
+@pytest.fixture
+def there(machine: Rented) -> Iterator[There]:
+    """Its host program; no Python is used."""
     with reached(machine) as there:
         there.host.bare = True
         yield there
