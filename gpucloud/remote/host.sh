@@ -666,11 +666,13 @@ receive() {
     [ ! -d "$old" ] || kill -0 "${old##*-}" 2>/dev/null || rm -rf "$old"
   done
   stage=$beside/.unpacked-$$
-  trap 'rm -rf "$stage" "$stage.names"' EXIT
+  trap 'rm -rf "$stage"' EXIT
   trap 'exit 1' HUP INT TERM PIPE
   mkdir -m 700 "$stage" "$stage/tree" || fail "$into cannot be written"
   if [ "$2" = gzip ]; then gzip -dc; else cat; fi | tar -xpof - -C "$stage/tree" || fail "$into cannot be written$(room)"
   cd "$stage/tree" && find . -type d -print0 >"$stage/names" || fail "$into cannot be written$(room)"
+  # Of two at once one would move a folder into the one that the other has just moved there.
+  alone "$beside/.unpacking"
   INTO=$into xargs -0 sh -c 'failed=0
     for folder; do
       if [ ! -d "$folder" ]; then
@@ -684,6 +686,26 @@ receive() {
       fi
     done
     exit "$failed"' sh <"$stage/names" || fail "not everything could be put into its place in $into"
+}
+
+# alone LOCK: waits until no other process holds the lock, a link that names it, and takes it until we end.
+alone() {
+  lock=$1 tries=0
+  # A link needs no room on a full disk.
+  until ln -s "$$" "$lock" 2>/dev/null; do
+    if ! holder=$(readlink "$lock"); then
+      # It has just gone, or there can be none.
+      tries=$((tries + 1))
+      [ "$tries" -lt 50 ] || fail "$lock cannot be written$(room)"
+    elif kill -0 "$holder" 2>/dev/null; then
+      nap
+    elif mv "$lock" "$lock.$$" 2>/dev/null; then
+      # Of the dead, unless another was faster; then it is that one's.
+      [ "$(readlink "$lock.$$")" = "$holder" ] || mv "$lock.$$" "$lock"
+      rm -f "$lock.$$"
+    fi
+  done
+  trap 'rm -rf "$stage" "$lock"' EXIT
 }
 
 # Says that the disk is full, if it is; what a tar says does not always tell.

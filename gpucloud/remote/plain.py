@@ -34,7 +34,7 @@ from gpucloud.remote.progress import Phase
 from gpucloud.remote.streams import Writer
 from gpucloud.remote.tree import Entry, EntryKind, Tree
 
-_FAR_S: Final = 0.06
+FAR_S: Final = 0.06
 """What takes longer to answer is so far away that it pays to compress."""
 
 _GZIP: Final = 31
@@ -84,7 +84,7 @@ class Plain:
         has = self.host.keep(self.key, encode(unsure.listing()))
         self.python = b"python" in has
         # Neither exchange is longer than two round trips, but for what it carries.
-        self.gzip = b"gzip" in has and min(answered_s, time.monotonic() - began) > _FAR_S
+        self.gzip = b"gzip" in has and min(answered_s, time.monotonic() - began) > FAR_S
         if removals:
             self.host.remove(self.target, [os.fsdecode(path) for path in removals])
         if entries:

@@ -15,15 +15,16 @@ import pytest
 
 from gpucloud.errors import HostUnreachable, RemoteError, SyncFailed
 from gpucloud.model import SshAddress
+from gpucloud.remote import plain
 from gpucloud.remote.archive import CHUNK
-from gpucloud.remote.connection import Endpoint, connect
-from gpucloud.remote.host import Host
+from gpucloud.remote.connection import Connection, Endpoint, connect
 from gpucloud.remote.push import push
 from tests.harness.sshd import SshHost
 from tests.harness.waiting import eventually
 from tests.integration.synced import (
     BIG,
     There,
+    Watched,
     enlarge,
     installed,
     listing,
@@ -35,6 +36,20 @@ from tests.integration.synced import (
     small_disk,
 )
 from tests.providers.rented import Rented
+
+
+class Bare(Watched):
+    """A host whose Python is not used."""
+
+    def __init__(self, connection: Connection, token: str) -> None:
+        super().__init__(connection, token)
+        self.bare = True
+
+
+@pytest.fixture(autouse=True)
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compressed, however late a host answers."""
+    monkeypatch.setattr(plain, "FAR_S", float("inf"))
 
 
 @pytest.fixture
@@ -97,7 +112,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_deleted_by_the_next_push(there
 
 
 def test_a_push_that_is_cut_off_before_it_deletes_is_made_good_by_the_next(there: There, here: Path) -> None:
-    class Cut(Host):
+    class Cut(Bare):
         def remove(self, target: str, names: Iterable[str]) -> None:
             raise HostUnreachable("cut off")
 
@@ -137,7 +152,9 @@ def test_a_push_that_was_killed_is_complete_when_repeated(there: There, here: Pa
     put(here, "z")
     (here / "old").unlink()
     killed = """
-host.bare = True
+from gpucloud.remote import plain
+
+host.bare, plain.FAR_S = True, float("inf")
 
 def meddle():
     eventually(lambda: [*Path(sys.argv[7]).parent.glob(".unpacked-*/tree/m")])
@@ -166,7 +183,7 @@ def test_a_lost_connection_is_told_and_the_next_push_is_complete(
         push(there.host, here, "work")
     (here / "a").unlink()
     with machine.connect() as connection:
-        push(Host(connection, there.root.name), here, "work")
+        push(Bare(connection, there.root.name), here, "work")
     assert listing(there.work) == listing(here)
 
 
@@ -186,7 +203,7 @@ def test_a_session_that_is_killed_is_told_and_the_next_push_is_complete(
         with pytest.raises(HostUnreachable):
             push(there.host, here, "work")
     with connect(endpoint, timeout_s=15) as connection:
-        push(Host(connection, there.root.name), here, "work")
+        push(Bare(connection, there.root.name), here, "work")
     assert listing(there.work) == listing(here)
 
 
@@ -263,11 +280,33 @@ def test_a_push_during_a_push_of_the_same_folder_ends_with_what_is_here(
         put(here, "new")
         (here / "a").unlink()
         with machine.connect() as connection:
-            push(Host(connection, there.root.name), here, "work")
+            push(Bare(connection, there.root.name), here, "work")
 
     there.host.meddle = [meddle]
     push(there.host, here, "work")
     push(there.host, here, "work")
+    assert listing(there.work) == listing(here)
+
+
+def test_what_is_compressed_for_a_long_way_arrives(
+    there: There, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "FAR_S", 0.0)
+    put(here, "a/text", "z")
+    put(here, "a/long", content=b"gpucloud " * 200_000)
+    push(there.host, here, "work")
+    assert there.host.sent_bytes < 200_000
+    assert listing(there.work) == listing(here)
+
+
+def test_a_host_that_has_python_by_now_is_served_by_it_the_next_time(there: There, here: Path) -> None:
+    put(here, "a")
+    push(there.host, here, "work")
+    there.host.bare = False
+    put(here, "b")
+    os.utime(here / "b", ns=(5, 1_234_567_890_123_456_789))
+    push(there.host, here, "work")
+    assert (there.work / "b").stat().st_mtime_ns == 1_234_567_890_123_456_789
     assert listing(there.work) == listing(here)
 
 
@@ -279,7 +318,7 @@ def test_pushes_at_once_end_with_what_is_here(there: There, here: Path, machine:
     def one() -> None:
         with machine.connect() as connection:
             ready.wait(60)
-            push(Host(connection, there.root.name), here, "work")
+            push(Bare(connection, there.root.name), here, "work")
 
     with ThreadPoolExecutor(4) as pool:
         for pushed in [pool.submit(one) for _ in range(4)]:

@@ -233,3 +233,23 @@ def test_the_manifest_of_two_pushes_at_once_is_that_of_one_of_them(host: HostSh)
         assert keeper.communicate(text[10:])[1] == b""
         assert keeper.returncode == 0
     assert host.run("sent", "k").stdout in texts
+
+
+def test_archives_that_come_at_once_all_come_to_their_places(host: HostSh) -> None:
+    names = [f"new/{folder}/{name}" for folder in range(6) for name in range(5)]
+    tars = [archive(dict.fromkeys(names, text)) for text in (b"a" * 99, b"b" * 99, b"c" * 99)]
+    # The lock of one that was killed, whose number nobody has any more.
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (host.root / ".unpacking").symlink_to(str(dead.pid))
+    receivers = [host.popen("receive", "work", "plain", stdin=subprocess.PIPE) for _ in tars]
+    for receiver, tar in zip(receivers, tars, strict=True):
+        assert receiver.stdin
+        receiver.stdin.write(tar[:100])
+        receiver.stdin.flush()
+    for receiver, tar in zip(receivers, tars, strict=True):
+        assert receiver.communicate(tar[100:])[1] == b""
+        assert receiver.returncode == 0
+    found = {str(path.relative_to(host.work)) for path in host.work.rglob("*") if path.is_file()}
+    assert found == set(names)
+    assert not [path.name for path in host.root.iterdir() if path.name.startswith(".unpack")]
