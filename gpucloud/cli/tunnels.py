@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -50,10 +51,11 @@ def forward(
     with Link(here, cluster, rank) as link, Forwarder(link) as forwarder:
         bound = [forwarder.bind(route, addresses) for route in wanted]
         forwarder.serve()
-        _show(link.label, bound)
-        if open_:
-            _open_later(forwarder, bound[0], f"http://{bound[0].place}/")
-        _hold(link, f"{link.label} goes on")
+        with _farewell(f"{link.label} goes on"):
+            _show(link.label, bound)
+            if open_:
+                _open_later(forwarder, bound[0], f"http://{bound[0].place}/")
+            link.hold()
 
 
 @app.command()
@@ -85,10 +87,11 @@ def notebook(
         bound = forwarder.bind(route, LOOPBACK, preferred=USUAL_PORT)
         forwarder.serve()
         url = f"http://{bound.place}{found.path}"
-        _show_notebook(link.label, found, bound, url)
-        if not no_open:
-            _open_later(forwarder, bound, Doorway(url).url)
-        _hold(link, f"Jupyter goes on: gpucloud notebook {name}, gpucloud notebook {name} --stop")
+        with _farewell(f"Jupyter goes on: gpucloud notebook {name}, gpucloud notebook {name} --stop"):
+            _show_notebook(link.label, found, bound, url)
+            if not no_open:
+                _open_later(forwarder, bound, Doorway(url).url)
+            link.hold()
 
 
 def _start(link: Link) -> Notebook:
@@ -152,10 +155,11 @@ def _open_later(forwarder: Forwarder, bound: Bound, url: str) -> None:
     threading.Thread(target=go, name="open", daemon=True).start()
 
 
-def _hold(link: Link, after: str) -> None:
-    """Go on until Ctrl-C, or until the machine is gone."""
+@contextmanager
+def _farewell(after: str) -> Iterator[None]:
+    """Ctrl-C ends what is done here with a sentence."""
     try:
-        link.hold()
+        yield
     except KeyboardInterrupt:
         out.note("")
         out.note(f"nothing is forwarded any more; {after}")

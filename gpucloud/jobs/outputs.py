@@ -67,7 +67,8 @@ def collect(contacts: Contacts, job: Job, *, lenient: bool = False) -> Pulled:
     for pattern in pulled.missing:
         contacts.fleet.tell(Event("warning", f"output {pattern!r} matches nothing on the host"))
     for name in pulled.refused:
-        contacts.fleet.tell(Event("warning", f"the link {printable(name)} leads out and was left there"))
+        text = f"the link {printable(name)} leads out of the folder and was left there"
+        contacts.fleet.tell(Event("warning", text))
     if pulled.unverified:
         raise unverified(
             contacts, job, f"{len(pulled.unverified)} kept changing, {pulled.unverified[0]!r} among them"

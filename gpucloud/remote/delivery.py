@@ -111,7 +111,8 @@ class Delivery:
 
     def _begin(self) -> None:
         self.files, self.size = self.plan.totals()
-        self._meter.begin(Phase.SENDING, files=self.files, size=self.size)
+        if self.files:
+            self._meter.begin(Phase.SENDING, files=self.files, size=self.size)
 
     def _prepare(self, frames: Frames) -> None:
         """Send all but contents."""

@@ -37,7 +37,7 @@ BEGIN: Final = b"\x1egpucloud\x1e"
 NO_AGENT: Final = 99
 """The status with which a host says that it has no Python for our helper."""
 
-GREETING_LIMIT: Final = 1 << 18
+GREETING_LIMIT: Final = 1 << 20
 """Bytes that login scripts may print at most."""
 
 _BOOTSTRAP: Final = """\

@@ -200,8 +200,10 @@ def test_a_job_s_push_and_its_outputs_are_told_as_well(cli: Cli, words: tuple[st
 
 def test_what_broke_off_is_never_done(cli: Cli) -> None:
     (cli.project / "file").write_text("abc")
+    # No file can take its place.
+    (cli.project / "home" / "file" / "mine").mkdir(parents=True)
     cli.ok("launch", "--name", "x")
-    done = cli("pull", "x", "file", "--to", "file", "--json")
+    done = cli("pull", "x", "file", "--to", "home", "--json")
     assert done.code == 84
     last = events(done.err)[-1]
     assert (last["phase"], last["done"]) == ("receiving", False)

@@ -196,7 +196,7 @@ def test_where_nothing_answers_yet_is_a_reset_and_is_said_once(cli: Cli, tmp_pat
     port = free_port()
     with forwarding(cli, tmp_path / "said", f"0:{port}") as running:
         for _ in range(3):
-            with running.connect() as client, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), running.connect() as client:
                 client.recv(1)
         running.await_said(f"nothing answers at localhost:{port} of x")
         with serving(answer_with_digest, port=port):
