@@ -655,8 +655,8 @@ remove() {
   done; exit "${failed:-0}"' sh
 }
 
-# receive TARGET plain|gzip|folders: unpacks the tar on stdin. No file is under its name before it is complete: all
-# is unpacked elsewhere on the same file system and then moved, what is new as a whole. "folders" are only given
+# receive TARGET plain|gzip|folders: unpacks the tar on stdin. No file is under its name before it is complete:
+# all is unpacked elsewhere on the same file system and moved, what is new as a whole. "folders" are only given
 # their permissions.
 receive() {
   enter "$1"
@@ -669,7 +669,8 @@ receive() {
   trap 'rm -rf "$stage"' EXIT
   trap 'exit 1' HUP INT TERM PIPE
   mkdir -m 700 "$stage" "$stage/tree" || fail "$into cannot be written"
-  if [ "$2" = gzip ]; then gzip -dc; else cat; fi | tar -xpof - -C "$stage/tree" || fail "$into cannot be written$(room)"
+  if [ "$2" = gzip ]; then gzip -dc; else cat; fi | tar -xpof - -C "$stage/tree" ||
+    fail "$into cannot be written$(room)"
   cd "$stage/tree" && find . -type d -print0 >"$stage/names" || fail "$into cannot be written$(room)"
   # Of two at once one would move a folder into the one that the other has just moved there.
   alone "$beside/.unpacking"
@@ -679,8 +680,8 @@ receive() {
         # It went with the one that it is in.
         continue
       elif [ -d "$INTO/$folder" ] && [ ! -h "$INTO/$folder" ]; then
-        find "$folder/." ! -name . -prune ! -type d -exec sh -c '\''to=$1 && shift && mv -f -- "$@" "$to"'\'' sh \
-          "$INTO/$folder/" {} + || failed=1
+        find "$folder/." ! -name . -prune ! -type d \
+          -exec sh -c '\''to=$1 && shift && mv -f -- "$@" "$to"'\'' sh "$INTO/$folder/" {} + || failed=1
       else
         rm -f -- "$INTO/$folder" && mv -- "$folder" "$INTO/$folder" || failed=1
       fi

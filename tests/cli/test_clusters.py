@@ -116,17 +116,22 @@ def test_exec_does_not_wait_for_a_keyboard_that_stays_open(cli: Cli) -> None:
         assert process.wait(timeout=60) == 0
 
 
+def pushed(cli: Cli, *names: str) -> tuple[int, int, int]:
+    """How many files and bytes one node gets by a push, and how many files go there."""
+    (node,) = cli.ok("push", *names, "--json").json["pushed"]
+    return node["files"], node["bytes"], node["removed"]
+
+
 def test_push_then_pull_is_the_same_tree(cli: Cli, tmp_path: Path) -> None:
     (cli.project / "a b").mkdir()
     (cli.project / "a b" / "ü\n.txt").write_text("odd")
     (cli.project / "ignored.log").write_text("x")
     (cli.project / ".gitignore").write_text("*.log\n")
     cli.ok("launch", "--name", "x")
-    (again,) = cli.ok("push", "x", "--json").json["pushed"]
-    assert (again["files"], again["bytes"], again["removed"]) == (0, 0, 0)
+    assert pushed(cli, "x") == (0, 0, 0)
     (cli.project / "new").write_text("new")
     (cli.project / "a b" / "ü\n.txt").unlink()
-    assert cli.ok("push", "--json").json["pushed"] == [{"files": 1, "bytes": 3, "removed": 1}]
+    assert pushed(cli) == (1, 3, 1)
     done = cli.ok("pull", "x", ".", "--to", str(tmp_path / "back"), "--json")
     back = {
         path.relative_to(tmp_path / "back").as_posix()
