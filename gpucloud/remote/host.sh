@@ -655,9 +655,9 @@ remove() {
   done; exit "${failed:-0}"' sh
 }
 
-# receive TARGET plain|gzip|folders: unpacks the tar on stdin. No file is under its name before it is complete:
-# all is unpacked elsewhere on the same file system and moved, what is new as a whole. "folders" are only given
-# their permissions.
+# receive TARGET plain|gzip|folders: unpacks the tar on stdin. No file is under its name before it is whole:
+# all is unpacked elsewhere on the same file system and moved, what is new as a whole. "folders" are only
+# given their permissions.
 receive() {
   enter "$1"
   [ "$2" != folders ] || { tar -xpof - && return; }
