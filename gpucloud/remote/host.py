@@ -276,16 +276,16 @@ class Host:
         done = self._checked(self._host("files", *roots), "the outputs could not be listed", SyncFailed)
         return [name.decode("utf-8", "surrogateescape") for name in done.stdout.split(b"\0") if name]
 
-    def digest(self, names: Sequence[str]) -> dict[str, str]:
-        """For each name its sha256 in hex, ``link:TARGET``, or ``gone``."""
+    def digest(self, names: Sequence[str], target: str = "work") -> dict[str, str]:
+        """For each name below ``target`` its sha256 in hex, ``link:TARGET``, or ``gone``."""
         done = self._checked(
-            self._host("digest", stdin=_nul(names)), "the outputs could not be checksummed", SyncFailed
+            self._host("digest", target, stdin=_nul(names)), "the files could not be checksummed", SyncFailed
         )
         # Where a link leads may hold what else would count as the end of a line.
         lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")[:-1]
         if len(lines) != len(names):
             raise SyncFailed(
-                f"{self.label} checksummed {len(lines)} of {len(names)} outputs",
+                f"{self.label} checksummed {len(lines)} of {len(names)} files",
                 why=_text(done),
                 hint="try again",
             )

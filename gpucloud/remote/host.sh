@@ -631,9 +631,14 @@ cancel() {
 
 # -- files; lists of names are separated by NUL -----------------------------------------------------
 
-# enter TARGET: goes to the folder that files are pushed to, below ROOT or where the person said.
-enter() {
+# find_target TARGET: the folder that files are pushed to, below ROOT or where the person said.
+find_target() {
   case $1 in \~/*) into=$HOME/${1#??} ;; /*) into=$1 ;; *) into=$ROOT/$1 ;; esac
+}
+
+# enter TARGET: goes there, and makes it first.
+enter() {
+  find_target "$1"
   umask 022
   mkdir -p "$into" && cd "$into" || fail "$into cannot be made"
 }
@@ -732,9 +737,11 @@ files() {
   return "$failed"
 }
 
-# digest: for each name on stdin a line: the file's sha256, "unreadable", "gone", or "link:" and its target.
+# digest TARGET: for each name on stdin a line: the file's sha256, "unreadable", "gone", or "link:" and where
+# it leads.
 digest() {
-  cd "$ROOT/work" || exit 1
+  find_target "$1"
+  cd "$into" || exit 1
   if command -v sha256sum >/dev/null 2>&1; then sum=sha256sum; else sum='shasum -a 256'; fi
   # Names are kept from the checksum tool, which would escape them; a newline would break the line.
   SUM=$sum xargs -0 sh -c 'for name; do

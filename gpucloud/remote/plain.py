@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -57,11 +58,14 @@ class Plain:
     gzip: bool = False
     python: bool = False
 
-    def push(self, tree: Tree, unseen: Unseen) -> None:
-        """Make what is there what is here. Raises ``SyncFailed``."""
+    def push(self, tree: Tree, unseen: Unseen, *, verify: bool) -> None:
+        """Make what is there what is here; with ``verify`` contents are compared. Raises ``SyncFailed``."""
         began = time.monotonic()
         sent = decode(self.host.sent(self.key)) or {}
         answered_s = time.monotonic() - began
+        if verify:
+            self.meter.begin(Phase.VERIFYING)
+            sent = self._verified(sent)
         plan = self.plan = difference(sent, tree, unseen)
         plan.settle()
         for folder, found in plan.touch.items():
@@ -94,6 +98,22 @@ class Plain:
                 self.host.receive(self.target, lambda out: write_tar(self.root, known, out), "folders")
             self._send([entry for entry in entries if entry not in known])
         self.host.keep(self.key, encode(self.plan.there))
+
+    def _verified(self, sent: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """What was sent, of which is doubted what there is not what is here."""
+        paths = [
+            os.fsdecode(join(folder, name))
+            for folder, block in sent.items()
+            for name, mode, *_ in rows(block)
+            if mode & KIND != FOLDER
+        ]
+        now = Changing(sent)
+        for path, digest in self.host.digest(paths, self.target).items():
+            name = os.fsencode(path)
+            if digest != _digest(self.alias.get(name, self.root / path)):
+                folder, last = split(name)
+                now.put(folder, row(last, FILE, 0, -1))
+        return now.listing()
 
     def _entries(self) -> Iterator[Entry]:
         for one in self.plan.folders:
@@ -154,6 +174,17 @@ def _has(listing: Mapping[bytes, bytes], path: str) -> bool:
     """Tell whether a folder is in a listing."""
     folder, name = split(os.fsencode(path))
     return any(one[0] == name and one[1] & KIND == FOLDER for one in rows(listing.get(folder, b"")))
+
+
+def _digest(place: Path) -> str:
+    """What ``Host.digest`` says of the same; empty when it cannot be read."""
+    try:
+        if place.is_symlink():
+            return f"link:{place.readlink()}"
+        with place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 class _Gzip:

@@ -73,7 +73,7 @@ def push(
             delivery.end()
             return _pushed(here, delivery.plan, delivery.files, delivery.size, delivery.out.changing)
     plain = Plain(host, key, here.target, here.root, here.alias, meter)
-    plain.push(here.tree(), here.unseen())
+    plain.push(here.tree(), here.unseen(), verify=verify)
     meter.end()
     # It may have come there since.
     memory.plain = not plain.python

@@ -111,6 +111,22 @@ def test_a_file_that_vanishes_while_it_is_read_is_deleted_by_the_next_push(there
     assert listing(there.work) == listing(here)
 
 
+def test_what_was_altered_there_unseen_is_noticed_when_contents_are_compared(
+    there: There, here: Path
+) -> None:
+    put(here, "same", "altered", "gone", "folder/alike")
+    (here / "link").symlink_to("same")
+    push(there.host, here, "work")
+    put(there.work, "altered", content=b"CONTENT")
+    (there.work / "gone").unlink()
+    (there.work / "link").unlink()
+    (there.work / "link").symlink_to("altered")
+    assert push(there.host, here, "work").files == 0
+    assert push(there.host, here, "work", verify=True).files == 2
+    assert listing(there.work) == listing(here)
+    assert push(there.host, here, "work", verify=True).files == 0
+
+
 def test_a_push_that_is_cut_off_before_it_deletes_is_made_good_by_the_next(there: There, here: Path) -> None:
     class Cut(Bare):
         def remove(self, target: str, names: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ def listed(host: HostSh, *names: str | bytes) -> list[bytes]:
 
 
 def digests(host: HostSh, *names: str | bytes) -> list[str]:
-    lines = host.run("digest", stdin=nul(*names)).stdout.decode().split("\n")
+    lines = host.run("digest", "work", stdin=nul(*names)).stdout.decode().split("\n")
     assert lines.pop() == ""
     return lines
 
@@ -193,10 +193,10 @@ def test_no_link_leads_out_of_the_working_directory(host: HostSh) -> None:
     }
 
 
-@pytest.mark.parametrize("command", ["files", "digest", "pack"])
-def test_without_a_working_directory_there_is_an_error(host: HostSh, command: str) -> None:
+@pytest.mark.parametrize("command", [("files", "."), ("digest", "work"), ("pack",)])
+def test_without_a_working_directory_there_is_an_error(host: HostSh, command: tuple[str, ...]) -> None:
     host.work.rmdir()
-    done = host.run(command, ".", stdin=nul("x"), status=None)
+    done = host.run(*command, stdin=nul("x"), status=None)
     assert (done.returncode != 0, done.stdout) == (True, b"")
 
 
