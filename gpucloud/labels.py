@@ -26,9 +26,9 @@ def to_words(tags: Mapping[str, str]) -> list[str]:
 
 
 def from_words(words: Iterable[str]) -> dict[str, str]:
-    """The tags among the words; those of other people are left out."""
+    """The tags among the words, as ``from_pairs`` takes them."""
     pairs = (word.partition(":") for word in words)
-    return {name: _plain(value) for name, _, value in pairs if name.startswith(PREFIX)}
+    return from_pairs((name, _plain(value)) for name, _, value in pairs)
 
 
 def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -172,7 +172,7 @@ class _Node:
 
     def _since_in(self, attempt: int, moment: datetime) -> int:
         if self._live(attempt):
-            seconds = max(0, math.ceil((utcnow() - moment).total_seconds()))
+            seconds = math.ceil((utcnow() - moment).total_seconds())
             return self._ask(lambda host: host.since(on_host_id(self._job), seconds))
         with log_copy(self._fleet, self._job, attempt, self._rank) as copy:
             begin = copy.times.since(moment)

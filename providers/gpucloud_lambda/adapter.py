@@ -15,6 +15,7 @@ from gpucloud.catalog.names import named
 from gpucloud.cloud_init import user_data
 from gpucloud.errors import NotFound
 from gpucloud.http import HttpClient
+from gpucloud.labels import from_pairs
 from gpucloud.model import (
     Availability,
     Instance,
@@ -194,7 +195,7 @@ class Lambda(AccountKeys, RestProvider):
 
     def _instance(self, told: api.Instance) -> Instance:
         price = told.instance_type.price_cents_per_hour if told.instance_type else None
-        return Tagged.read({tag.key: tag.value for tag in told.tags}).instance(
+        return Tagged.read(from_pairs((tag.key, tag.value) for tag in told.tags)).instance(
             self.name,
             InstanceRef(told.id, told.region.name),
             STATES.get(told.status, InstanceState.UNKNOWN),

@@ -87,7 +87,8 @@ def _ends(process: Process) -> str:
 
 async def _run(process: Process, home: Path, environment: Mapping[str, str]) -> None:
     command = ["/bin/sh", "-c", process.command] if process.command else ["/bin/sh", "-l"]
-    if process.term_type:
+    # A client without TERM asks for a terminal of no type.
+    if process.term_type is not None:
         await _run_in_terminal(process, command, home, {**environment, "TERM": process.term_type})
         return
     child = await asyncio.create_subprocess_exec(

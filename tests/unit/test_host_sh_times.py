@@ -97,7 +97,7 @@ def test_what_was_written_lately_begins_at_a_line(host: HostSh) -> None:
     assert since(700) == 7, "a line that was not complete before is shown whole"
     assert since(100) == text.rindex("\n", 0, 40) + 1
     assert since(15) == text.rindex("\n", 0, 300) + 1
-    assert since(0) == len(text)
+    assert since(0) == since(-3600) == len(text)
 
 
 def test_a_line_without_end_is_not_searched_for_its_begin(host: HostSh) -> None:

@@ -47,7 +47,9 @@ def test_they_are_made_of_few_characters(cluster: str, owner: str) -> None:
 
 def test_what_other_people_wrote_is_not_ours() -> None:
     assert from_text("my-machine") == from_text("") == from_text("gc-short.0.x") == {}
-    assert from_words(["web", "env:prod", "gpucloud-token:gc-1"]) == {"gpucloud-token": "gc-1"}
+    assert from_words(["web", "env:prod", "gpucloud-token:gc-1", "gpucloud-rank:0"]) == {}
+    token = "gc-" + "a" * 20
+    assert from_words(["web", f"gpucloud-token:{token}"]) == {"gpucloud-token": token}
 
 
 @given(cluster=texts, owner=texts, longest=st.integers(25, 120))

@@ -136,9 +136,11 @@ def test_a_terminal_is_hung_up_when_its_client_is_gone(machine: Rented, tmp_path
 # pexpect forks, which newer Pythons warn of when there have been threads.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.needs_sshd
-def test_the_systems_ssh_is_at_home_in_it(machine: Rented) -> None:
+@pytest.mark.parametrize("term", ["xterm", ""])
+def test_the_systems_ssh_is_at_home_in_it(machine: Rented, term: str) -> None:
     words = machine.ssh("-tt", machine.login)
-    ssh = pexpect.spawn(words[0], words[1:], dimensions=(25, 90), timeout=20)
+    environment = {**os.environ, "TERM": term}
+    ssh = pexpect.spawn(words[0], words[1:], dimensions=(25, 90), timeout=20, env=environment)
     try:
         ssh.expect("[#$] ")
         ssh.sendline("PS1=; stty -echo; echo be''gin")
