@@ -130,12 +130,16 @@ def test_a_push_that_is_cut_at_any_byte_is_completed_by_the_next(
         old = tmp_path / "old"
         shutil.copytree(here, old, symlinks=True)
         cut(machine, there, here, target, chance.randrange(total + 20_000))
+        # It may be at work for a moment still.
+        eventually(lambda: not helper_of(there, target))
         whole(there.root / target, here, old)
         # What the cut push has brought may have vanished or changed by the time of the next.
         shutil.rmtree(old)
         shutil.copytree(here, old, symlinks=True)
         meddle(here, chance)
         cut(machine, there, here, target, chance.randrange(total + 20_000))
+        # It may be at work for a moment still.
+        eventually(lambda: not helper_of(there, target))
         whole(there.root / target, here, old)
         shutil.rmtree(old)
     push(again, here, target)
@@ -179,11 +183,11 @@ def test_a_client_that_is_killed_leaves_nothing_half_done(
     assert listing(there.work) == listing(here)
 
 
-def helper_of(there: There) -> int:
-    """The helper at work on the host, which holds its journal; 0 when there is none."""
+def helper_of(there: There, target: str = "work") -> int:
+    """The helper at work in a folder of the host, where it holds its journal; 0 when there is none."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (process / "cwd").readlink() == there.work and b"-I\0-S\0" in (
+            if (process / "cwd").readlink() == there.root / target and b"-I\0-S\0" in (
                 process / "cmdline"
             ).read_bytes():
                 return int(process.name)
